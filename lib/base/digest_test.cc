@@ -21,7 +21,8 @@ TEST(DigestTest, RefusesEverythingElse) {
   const std::string hex(64, 'a');
   for (const std::string& bad :
        {std::string(), hex, absl::StrCat("sha512:", hex), absl::StrCat("sha256:", hex, "a"),
-        absl::StrCat("sha256:", std::string(64, 'A')), absl::StrCat("sha256:", std::string(63, 'a')),
+        absl::StrCat("sha256:", std::string(64, 'A')),
+        absl::StrCat("sha256:", std::string(63, 'a')),
         std::string("sha256:../../../../../../../../../../../../../../../../../../../../etc/x")}) {
     EXPECT_EQ(Digest::Parse(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }

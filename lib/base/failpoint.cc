@@ -34,9 +34,9 @@ enum class Action { kOff, kError, kDelay, kKill, kPause, kNoSpace };
 struct Plan {
   std::string name;
   Action action = Action::kOff;
-  std::string text;           // For kError.
-  int64_t milliseconds = 0;   // For kDelay.
-  int64_t only_hit = 0;       // 0: every hit.
+  std::string text;          // For kError.
+  int64_t milliseconds = 0;  // For kDelay.
+  int64_t only_hit = 0;      // 0: every hit.
   int64_t hits = 0;
 };
 
@@ -52,9 +52,9 @@ Site* FindSite(absl::string_view name) {
 }
 
 absl::Status Malformed(absl::string_view item) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("failpoint '", item,
-                   "' is not of the form name=error|error(text)|delay(ms)|kill|pause|enospc|off[@n]"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "failpoint '", item,
+      "' is not of the form name=error|error(text)|delay(ms)|kill|pause|enospc|off[@n]"));
 }
 
 absl::StatusOr<Plan> ParsePlan(absl::string_view item) {

@@ -1,5 +1,6 @@
-// Named failpoints: places where a test may make the program fail, wait, stop or die (SECURITY-RULES
-// 45). Every step with an outside effect has one, before and after where the difference matters.
+// Named failpoints: places where a test may make the program fail, wait, stop or die
+// (SECURITY-RULES 45). Every step with an outside effect has one, before and after where the
+// difference matters.
 //
 //   RETURN_IF_ERROR(FAILPOINT("snapshotter.prepare.after_mkdir"));
 //
@@ -46,11 +47,12 @@ std::vector<std::string> List();
 
 }  // namespace gantry::failpoint
 
-// The sites lie side by side in a section of their own, which makes them listable without a registry.
-#define FAILPOINT(literal)                                                              \
-  ([]() -> absl::Status {                                                               \
-    __attribute__((section("gantry_failpoints"), used)) static ::gantry::failpoint::Site \
-        site{literal, {false}};                                                         \
-    if (!site.armed.load(std::memory_order_relaxed)) return absl::OkStatus();           \
-    return ::gantry::failpoint::Hit(site);                                              \
+// The sites lie side by side in a section of their own, which makes them listable without a
+// registry.
+#define FAILPOINT(literal)                                                                     \
+  ([]() -> absl::Status {                                                                      \
+    __attribute__((section("gantry_failpoints"), used)) static ::gantry::failpoint::Site site{ \
+        literal, {false}};                                                                     \
+    if (!site.armed.load(std::memory_order_relaxed)) return absl::OkStatus();                  \
+    return ::gantry::failpoint::Hit(site);                                                     \
   }())

@@ -36,9 +36,8 @@ absl::Status CheckIdentifier(absl::string_view field, absl::string_view value) {
     return absl::InvalidArgumentError(absl::StrCat(field, " is empty; give it a name"));
   }
   if (value.size() > kMaxIdentifierBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(field, " is ", value.size(),
-                                                   " bytes long; at most ", kMaxIdentifierBytes,
-                                                   " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, " is ", value.size(), " bytes long; at most ", kMaxIdentifierBytes, " are allowed"));
   }
   if (!HasIdentifierShape(value)) {
     return absl::InvalidArgumentError(
@@ -51,9 +50,8 @@ absl::Status CheckIdentifier(absl::string_view field, absl::string_view value) {
 absl::Status CheckKey(absl::string_view field, absl::string_view value, size_t max_bytes) {
   if (value.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
   if (value.size() > max_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat(field, " is ", value.size(),
-                                                   " bytes long; at most ", max_bytes,
-                                                   " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, " is ", value.size(), " bytes long; at most ", max_bytes, " are allowed"));
   }
   for (char c : value) {
     if (!absl::ascii_isprint(static_cast<unsigned char>(c))) {
@@ -67,10 +65,9 @@ absl::Status CheckKey(absl::string_view field, absl::string_view value, size_t m
 absl::Status CheckLabel(absl::string_view key, absl::string_view value) {
   if (key.empty()) return absl::InvalidArgumentError("label with an empty key");
   if (key.size() + value.size() > kMaxLabelBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("label '", absl::CHexEscape(key.substr(0, 64)), "' is ",
-                     key.size() + value.size(), " bytes long; key and value may have at most ",
-                     kMaxLabelBytes, " together"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "label '", absl::CHexEscape(key.substr(0, 64)), "' is ", key.size() + value.size(),
+        " bytes long; key and value may have at most ", kMaxLabelBytes, " together"));
   }
   return absl::OkStatus();
 }
@@ -81,7 +78,8 @@ std::string RandomHex(size_t bytes) {
   while (filled < raw.size()) {
     ssize_t count = ::getrandom(raw.data() + filled, raw.size() - filled, 0);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) std::abort();  // Cannot fail on any kernel we run on; an id must not be guessable.
+    if (count < 0)
+      std::abort();  // Cannot fail on any kernel we run on; an id must not be guessable.
     filled += static_cast<size_t>(count);
   }
   return absl::BytesToHexString(raw);

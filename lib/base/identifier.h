@@ -13,8 +13,8 @@ namespace gantry {
 // by single '.', '_' or '-', at most 76 bytes. `field` names the offender in the error.
 absl::Status CheckIdentifier(absl::string_view field, absl::string_view value);
 
-// A key a client may choose freely (snapshot key, ingest ref, record key): 1 to `max_bytes` bytes of
-// printable ASCII including spaces and slashes, no control bytes.
+// A key a client may choose freely (snapshot key, ingest ref, record key): 1 to `max_bytes` bytes
+// of printable ASCII including spaces and slashes, no control bytes.
 absl::Status CheckKey(absl::string_view field, absl::string_view value, size_t max_bytes = 1024);
 
 // containerd's rule for labels: key plus value at most 4096 bytes, key not empty.

@@ -18,7 +18,8 @@ absl::StatusOr<T> Annotate(absl::StatusOr<T> value, absl::string_view context) {
   return Annotate(value.status(), context);
 }
 
-// `first` unless it is OK, then `second`: for clean-up that must all run while the first error wins.
+// `first` unless it is OK, then `second`: for clean-up that must all run while the first error
+// wins.
 absl::Status FirstError(absl::Status first, const absl::Status& second);
 
 }  // namespace gantry
@@ -26,18 +27,17 @@ absl::Status FirstError(absl::Status first, const absl::Status& second);
 #define GANTRY_CONCAT_INNER(a, b) a##b
 #define GANTRY_CONCAT(a, b) GANTRY_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                            \
-  do {                                                         \
-    if (absl::Status gantry_status = (expression);             \
-        !gantry_status.ok()) {                                 \
-      return gantry_status;                                    \
-    }                                                          \
+#define RETURN_IF_ERROR(expression)                                       \
+  do {                                                                    \
+    if (absl::Status gantry_status = (expression); !gantry_status.ok()) { \
+      return gantry_status;                                               \
+    }                                                                     \
   } while (false)
 
 #define ASSIGN_OR_RETURN(left, expression) \
   ASSIGN_OR_RETURN_INNER(GANTRY_CONCAT(gantry_status_or_, __LINE__), left, expression)
 
-#define ASSIGN_OR_RETURN_INNER(temporary, left, expression) \
-  auto temporary = (expression);                            \
+#define ASSIGN_OR_RETURN_INNER(temporary, left, expression)  \
+  auto temporary = (expression);                             \
   if (!temporary.ok()) return std::move(temporary).status(); \
   left = std::move(temporary).value()

@@ -19,7 +19,8 @@ std::string DecimalSize(uint64_t bytes);
 // Binary units with up to four significant digits, as in `docker stats`: "320KiB".
 std::string BinarySize(uint64_t bytes);
 
-// "Less than a second", "5 seconds", "About a minute", "3 hours" … as in `docker ps`, without "ago".
+// "Less than a second", "5 seconds", "About a minute", "3 hours" … as in `docker ps`, without
+// "ago".
 std::string HumanDuration(absl::Duration duration);
 
 // RFC 3339 with nanoseconds in UTC: "2026-11-23T10:02:11.000000001Z".

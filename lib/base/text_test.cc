@@ -11,7 +11,9 @@ TEST(TextTest, EscapesWhatATerminalWouldActOn) {
   EXPECT_EQ(EscapeForTerminal("\xc2\x9b"), "\\xc2\\x9b");
 }
 
-TEST(TextTest, KeepsPrintableUtf8) { EXPECT_EQ(EscapeForTerminal("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f"); }
+TEST(TextTest, KeepsPrintableUtf8) {
+  EXPECT_EQ(EscapeForTerminal("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f");
+}
 
 TEST(TextTest, SizesLookLikeDockers) {
   EXPECT_EQ(DecimalSize(0), "0B");

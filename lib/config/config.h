@@ -1,5 +1,5 @@
-// The suite's configuration: one TOML file, `version = 1`, a section per process. Keys nobody knows are
-// errors that name file and line (docs/operations/configuration.md lists all keys).
+// The suite's configuration: one TOML file, `version = 1`, a section per process. Keys nobody knows
+// are errors that name file and line (docs/operations/configuration.md lists all keys).
 //
 //   version = 1
 //   [suite]
@@ -24,9 +24,9 @@
 
 namespace gantry::config {
 
-// One section. A getter returns the default when the key is absent and InvalidArgument, naming file,
-// line, section and key, when the value has another type or range. Getters mark a key as known.
-// Thread-compatible.
+// One section. A getter returns the default when the key is absent and InvalidArgument, naming
+// file, line, section and key, when the value has another type or range. Getters mark a key as
+// known. Thread-compatible.
 class Section {
  public:
   absl::StatusOr<std::string> GetString(const std::string& key, absl::string_view fallback) const;

@@ -5,8 +5,8 @@
 // Text:  2026-11-23T10:02:11.123456Z info task exited container=web status=0
 // JSON:  {"time":"…","level":"info","msg":"task exited","container":"web","status":"0"}
 //
-// Values are escaped (SECURITY-RULES 36); never hand in environment values or tokens. One write(2) per
-// line, so lines of several threads and processes do not mix. Thread-safe.
+// Values are escaped (SECURITY-RULES 36); never hand in environment values or tokens. One write(2)
+// per line, so lines of several threads and processes do not mix. Thread-safe.
 #pragma once
 
 #include <initializer_list>
@@ -39,8 +39,8 @@ struct Field {
 };
 using Fields = std::initializer_list<Field>;
 
-// Where lines go (default: text to descriptor 2, level info). `service` is a field of every line when
-// not empty. Called once by main, before threads start.
+// Where lines go (default: text to descriptor 2, level info). `service` is a field of every line
+// when not empty. Called once by main, before threads start.
 struct Options {
   int fd = 2;
   Level level = Level::kInfo;

@@ -36,8 +36,8 @@ class Histogram {
 // 50 µs … 60 s, for latencies.
 const std::vector<double>& LatencyBuckets();
 
-// Thread-safe. Asking twice for the same name and labels answers the same object, which lives as long
-// as the registry. The first call of a name fixes its help text and buckets.
+// Thread-safe. Asking twice for the same name and labels answers the same object, which lives as
+// long as the registry. The first call of a name fixes its help text and buckets.
 class Registry {
  public:
   Registry();

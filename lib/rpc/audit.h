@@ -9,7 +9,7 @@
 namespace gantry::rpc {
 
 struct Finding {
-  std::string kind;     // mount, cgroup, netns, veth, shim, socket, bundle, blob, ingest, snapshot …
+  std::string kind;  // mount, cgroup, netns, veth, shim, socket, bundle, blob, ingest, snapshot …
   std::string object;   // A path, an id, a digest.
   std::string problem;  // One clause.
   std::string remedy;   // One clause.

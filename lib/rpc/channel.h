@@ -10,8 +10,8 @@ namespace gantry::rpc {
 
 inline constexpr int kMaxMessageBytes = 16 << 20;  // Go clients send content chunks of up to 8 MiB.
 
-// A channel to the unix socket at `path`. Connects on first use and reconnects by itself (at most 1 s
-// between attempts), so callers may hold it while the peer restarts.
+// A channel to the unix socket at `path`. Connects on first use and reconnects by itself (at most 1
+// s between attempts), so callers may hold it while the peer restarts.
 std::shared_ptr<grpc::Channel> Dial(const std::string& path);
 
 }  // namespace gantry::rpc

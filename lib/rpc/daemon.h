@@ -1,6 +1,6 @@
 // The frame every process of the suite stands in: command line, configuration, directories, log,
-// failpoints, one gRPC server on a unix socket with health, debug service, latency metrics and limits,
-// readiness and a graceful stop. A process' main.cc is then a list:
+// failpoints, one gRPC server on a unix socket with health, debug service, latency metrics and
+// limits, readiness and a graceful stop. A process' main.cc is then a list:
 //
 //   namespace gantry::metadata {
 //   int Main(int argc, char** argv) {
@@ -13,11 +13,13 @@
 //   }
 //   }  // namespace gantry::metadata
 //
-// and its CMakeLists.txt says add_daemon(metadata COMPONENT metadata_main ENTRY gantry::metadata::Main).
+// and its CMakeLists.txt says add_daemon(metadata COMPONENT metadata_main ENTRY
+// gantry::metadata::Main).
 //
-// Command line: --config FILE, --root DIR (state in DIR/lib, sockets in DIR/run), --ready-fd N (one line
-// "READY" when serving), --log-level L, --log-format text|json, --version, --list-failpoints. With
-// NOTIFY_SOCKET set, systemd is told too. Exit codes: 0 stopped when asked, 1 failed, 2 bad usage.
+// Command line: --config FILE, --root DIR (state in DIR/lib, sockets in DIR/run), --ready-fd N (one
+// line "READY" when serving), --log-level L, --log-format text|json, --version, --list-failpoints.
+// With NOTIFY_SOCKET set, systemd is told too. Exit codes: 0 stopped when asked, 1 failed, 2 bad
+// usage.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -73,7 +75,8 @@ class Daemon {
   // Part of this process' answer to Debug.Audit: adds what it finds. Runs on an RPC thread.
   virtual void AddAuditor(std::function<absl::Status(AuditReport&)> auditor) = 0;
 
-  // Called once when a stop was asked for, before the server shuts down: end parked calls and watchers.
+  // Called once when a stop was asked for, before the server shuts down: end parked calls and
+  // watchers.
   virtual void OnStop(std::function<void()> callback) = 0;
 
   // Serves until SIGTERM or SIGINT (or RequestStop), then waits at most 10 s for calls to end.

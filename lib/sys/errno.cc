@@ -44,9 +44,8 @@ absl::StatusCode CodeOf(int error) {
 absl::Status ErrnoError(int error, absl::string_view attempt) {
   // strerrordesc_np neither allocates nor looks at the locale, so it is right inside a container.
   const char* text = ::strerrordesc_np(error);
-  return absl::Status(CodeOf(error),
-                      text != nullptr ? absl::StrCat(attempt, ": ", text)
-                                      : absl::StrCat(attempt, ": error ", error));
+  return absl::Status(CodeOf(error), text != nullptr ? absl::StrCat(attempt, ": ", text)
+                                                     : absl::StrCat(attempt, ": error ", error));
 }
 
 }  // namespace gantry::sys

@@ -35,9 +35,8 @@ absl::StatusOr<UniqueFd> OpenResolved(const UniqueFd& root, const std::string& p
   // EAGAIN: the kernel saw a rename race while walking ".."; openat2(2) says to try again.
   long fd = -1;
   for (int attempt = 0; attempt < 32; ++attempt) {
-    fd = RetryOnEintr([&] {
-      return ::syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof how);
-    });
+    fd = RetryOnEintr(
+        [&] { return ::syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof how); });
     if (fd >= 0 || errno != EAGAIN) break;
   }
   if (fd < 0) return ErrnoError(errno, absl::StrCat("open '", path, "' beneath its root"));
@@ -52,8 +51,7 @@ std::string DirectoryOf(const std::string& path) {
 
 absl::Status Replace(const std::string& path, absl::string_view bytes, mode_t mode, bool durable) {
   const std::string temporary = absl::StrCat(path, ".tmp-", RandomHex(6));
-  ASSIGN_OR_RETURN(UniqueFd file,
-                   Open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
+  ASSIGN_OR_RETURN(UniqueFd file, Open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
   absl::Cleanup remove = [&] { ::unlink(temporary.c_str()); };
   RETURN_IF_ERROR(Annotate(WriteAll(file, bytes), absl::StrCat("write '", temporary, "'")));
   if (durable) RETURN_IF_ERROR(Sync(file));
@@ -82,9 +80,8 @@ absl::Status RemoveEntry(int directory, const char* name, dev_t device, const st
   if (errno != EISDIR && errno != EPERM) {
     return ErrnoError(errno, absl::StrCat("remove '", path, "'"));
   }
-  UniqueFd child(RetryOnEintr([&] {
-    return ::openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  }));
+  UniqueFd child(RetryOnEintr(
+      [&] { return ::openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }));
   if (!child.ok()) {
     return errno == ENOENT ? absl::OkStatus()
                            : ErrnoError(errno, absl::StrCat("remove '", path, "'"));
@@ -98,8 +95,8 @@ absl::Status RemoveEntries(UniqueFd fd, dev_t device, const std::string& path) {
   struct stat info = {};
   if (::fstat(fd.get(), &info) != 0) return ErrnoError(errno, absl::StrCat("stat '", path, "'"));
   if (info.st_dev != device) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("remove '", path, "': another file system is mounted there; unmount it first"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "remove '", path, "': another file system is mounted there; unmount it first"));
   }
   ASSIGN_OR_RETURN(Directory directory, OpenDirectory(std::move(fd), path));
   errno = 0;
@@ -220,7 +217,8 @@ absl::Status MakeDirectories(const std::string& path, mode_t mode) {
   }
   struct stat info = {};
   if (::stat(path.c_str(), &info) != 0) return ErrnoError(errno, absl::StrCat("stat '", path, "'"));
-  if (!S_ISDIR(info.st_mode)) return ErrnoError(ENOTDIR, absl::StrCat("make directory '", path, "'"));
+  if (!S_ISDIR(info.st_mode))
+    return ErrnoError(ENOTDIR, absl::StrCat("make directory '", path, "'"));
   return absl::OkStatus();
 }
 

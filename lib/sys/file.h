@@ -31,11 +31,13 @@ absl::StatusOr<UniqueFd> OpenPath(const std::string& path);
 absl::StatusOr<UniqueFd> OpenBeneath(const UniqueFd& root, const std::string& path, int flags,
                                      mode_t mode = 0);
 
-// openat2(2) with RESOLVE_IN_ROOT and no magic links: `root` is "/" for `path`, as inside a container.
+// openat2(2) with RESOLVE_IN_ROOT and no magic links: `root` is "/" for `path`, as inside a
+// container.
 absl::StatusOr<UniqueFd> OpenInRoot(const UniqueFd& root, const std::string& path, int flags,
                                     mode_t mode = 0);
 
-// Everything from the current offset to the end. Errors: ResourceExhausted — more than `limit` bytes.
+// Everything from the current offset to the end. Errors: ResourceExhausted — more than `limit`
+// bytes.
 absl::StatusOr<std::string> ReadAll(const UniqueFd& file, size_t limit = kDefaultReadLimitBytes);
 absl::StatusOr<std::string> ReadFile(const std::string& path,
                                      size_t limit = kDefaultReadLimitBytes);

@@ -55,15 +55,16 @@ struct SpawnOptions {
   std::vector<std::string> argv;         // argv[0] is the program: a path; no PATH search.
   std::vector<std::string> environment;  // "NAME=value"; nothing is inherited.
   std::string working_directory;         // Empty: the caller's.
-  // Descriptors of the child: (ours, theirs). Everything else is closed. 0, 1 and 2 default to /dev/null.
+  // Descriptors of the child: (ours, theirs). Everything else is closed. 0, 1 and 2 default to
+  // /dev/null.
   std::vector<std::pair<int, int>> descriptors;
-  bool new_session = false;        // setsid(2).
-  bool new_process_group = false;  // setpgid(0, 0).
+  bool new_session = false;             // setsid(2).
+  bool new_process_group = false;       // setpgid(0, 0).
   bool die_with_parent_thread = false;  // PR_SET_PDEATHSIG, SIGKILL.
 };
 
-// Starts a program by clone(CLONE_VM | CLONE_VFORK) and exec; the caller may have threads and a large
-// memory. Errors: what exec said (NotFound, PermissionDenied …).
+// Starts a program by clone(CLONE_VM | CLONE_VFORK) and exec; the caller may have threads and a
+// large memory. Errors: what exec said (NotFound, PermissionDenied …).
 absl::StatusOr<Child> Spawn(const SpawnOptions& options);
 
 // pidfd_open(2). Errors: NotFound — no such process.
@@ -72,8 +73,8 @@ absl::StatusOr<UniqueFd> OpenPidfd(pid_t pid);
 // pidfd_send_signal(2). Errors: NotFound — it has ended.
 absl::Status SignalPidfd(const UniqueFd& pidfd, int signal);
 
-// Start time of a process in clock ticks since boot (/proc/PID/stat, field 22): with the pid it is an
-// identity that reuse cannot fake. Errors: NotFound.
+// Start time of a process in clock ticks since boot (/proc/PID/stat, field 22): with the pid it is
+// an identity that reuse cannot fake. Errors: NotFound.
 absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid);
 
 }  // namespace gantry::sys

@@ -56,7 +56,8 @@ absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, int backlog) {
     ::unlink(path.c_str());
     if (Bind(fd, address) != 0) return ErrnoError(errno, absl::StrCat("bind '", path, "'"));
   }
-  if (::listen(fd.get(), backlog) != 0) return ErrnoError(errno, absl::StrCat("listen on '", path, "'"));
+  if (::listen(fd.get(), backlog) != 0)
+    return ErrnoError(errno, absl::StrCat("listen on '", path, "'"));
   return fd;
 }
 

@@ -36,8 +36,7 @@ TEST_F(SocketTest, AServedPathIsRefusedAndAStaleOneReplaced) {
 }
 
 TEST_F(SocketTest, OverlongPathsAreNamed) {
-  EXPECT_EQ(ListenUnix(std::string(200, 'a')).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ListenUnix(std::string(200, 'a')).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(SocketTest, DescriptorsTravel) {

@@ -43,7 +43,7 @@ bool IsRoot();
 #define ASSERT_OK(expression) ASSERT_THAT(expression, ::gantry::testing::IsOk())
 #define EXPECT_OK(expression) EXPECT_THAT(expression, ::gantry::testing::IsOk())
 
-#define REQUIRE_ROOT()                                                  \
-  do {                                                                  \
-    if (!::gantry::testing::IsRoot()) GTEST_SKIP() << "needs root";     \
+#define REQUIRE_ROOT()                                              \
+  do {                                                              \
+    if (!::gantry::testing::IsRoot()) GTEST_SKIP() << "needs root"; \
   } while (false)

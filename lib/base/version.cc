@@ -1,0 +1,8 @@
+#include "lib/base/version.h"
+
+namespace gantry {
+
+absl::string_view Version() { return GANTRY_VERSION; }
+absl::string_view Commit() { return GANTRY_COMMIT; }
+
+}  // namespace gantry
