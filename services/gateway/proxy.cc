@@ -59,7 +59,6 @@ class Call final : public grpc::ServerGenericBidiReactor {
     client_.set_deadline(server->deadline());
     backend_.stub->PrepareBidiStreamingCall(&client_, server->method(), {}, &upstream_);
     upstream_.AddMultipleHolds(2);
-    upstream_.StartRead(&answer_);
     StartRead(&request_);
     upstream_.StartCall();
   }
@@ -109,14 +108,18 @@ class Call final : public grpc::ServerGenericBidiReactor {
     upstream_.StartRead(&answer_);
   }
 
+  // The first answer is read only now: sending our headers and writing an answer must not overlap.
   void OnUpstreamMetadata(bool ok) {
-    if (!ok) return;
-    for (const auto& [name, value] : client_.GetServerInitialMetadata()) {
-      const std::string key = Text(name);
-      if (!IsHopHeader(key)) server_->AddInitialMetadata(key, Text(value));
+    if (ok) {
+      for (const auto& [name, value] : client_.GetServerInitialMetadata()) {
+        const std::string key = Text(name);
+        if (!IsHopHeader(key)) server_->AddInitialMetadata(key, Text(value));
+      }
+      // Sent at once: streams that say nothing for long (Subscribe) are waited for by their
+      // headers.
+      StartSendInitialMetadata();
     }
-    // Sent at once: streams that say nothing for long (Subscribe) are waited for by their headers.
-    StartSendInitialMetadata();
+    upstream_.StartRead(&answer_);
   }
 
   void OnUpstreamDone(const grpc::Status& status) {
