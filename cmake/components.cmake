@@ -12,8 +12,11 @@ function(add_component name)
     target_link_libraries(gantry_${name} PUBLIC ${ARG_DEPENDS}
                           PRIVATE ${ARG_PRIVATE_DEPENDS} gantry_warnings)
     if(ARG_SMALL)
-      target_compile_options(gantry_${name} PRIVATE -fno-exceptions
-        $<$<NOT:$<BOOL:${GANTRY_SANITIZE}${GANTRY_FUZZ_ON}>>:-fno-rtti> $<$<CONFIG:Release>:-Os>)
+      target_compile_options(gantry_${name} PRIVATE -fno-exceptions $<$<CONFIG:Release>:-Os>)
+      # UBSan's checks of virtual calls need RTTI.
+      if(NOT GANTRY_SANITIZE AND NOT GANTRY_FUZZ)
+        target_compile_options(gantry_${name} PRIVATE -fno-rtti)
+      endif()
     endif()
   else()
     add_library(gantry_${name} INTERFACE)

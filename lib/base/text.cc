@@ -67,6 +67,17 @@ std::string EscapeForTerminal(absl::string_view bytes) {
   return escaped;
 }
 
+bool IsPlainText(absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const size_t length = Utf8Length(bytes);
+    if (length == 0) return false;
+    const bool layout = bytes[0] == '\t' || bytes[0] == '\n' || bytes[0] == '\r';
+    if (!layout && IsControl(bytes.substr(0, length))) return false;
+    bytes.remove_prefix(length);
+  }
+  return true;
+}
+
 std::string DecimalSize(uint64_t bytes) {
   // Docker prints sizes with three significant digits in lists ("1.98MB"), four at most.
   static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};

@@ -13,6 +13,9 @@ namespace gantry {
 // terminal or a log line raw (SECURITY-RULES 36). Newline and tab are escaped too.
 std::string EscapeForTerminal(absl::string_view bytes);
 
+// Whether `bytes` is UTF-8 without control characters other than tab, newline and carriage return.
+bool IsPlainText(absl::string_view bytes);
+
 // Decimal units with up to four significant digits, as in `docker images`: "1.98MB".
 std::string DecimalSize(uint64_t bytes);
 

@@ -15,6 +15,13 @@ TEST(TextTest, KeepsPrintableUtf8) {
   EXPECT_EQ(EscapeForTerminal("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f");
 }
 
+TEST(TextTest, PlainTextIsUtf8WithoutControls) {
+  EXPECT_TRUE(IsPlainText("a\tb\r\n\xc3\xbc"));
+  EXPECT_FALSE(IsPlainText("\xff"));
+  EXPECT_FALSE(IsPlainText("\xc3"));
+  EXPECT_FALSE(IsPlainText("a\x1b"));
+}
+
 TEST(TextTest, SizesLookLikeDockers) {
   EXPECT_EQ(DecimalSize(0), "0B");
   EXPECT_EQ(DecimalSize(1978000), "1.98MB");

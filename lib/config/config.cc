@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/status.h"
+#include "lib/base/text.h"
 #include "lib/sys/file.h"
 #include "toml.hpp"
 
@@ -36,6 +37,11 @@ absl::Status Wrong(const std::string& file, const toml::value& value, absl::stri
 }
 
 absl::StatusOr<toml::value> ParseToml(absl::string_view text, const std::string& name) {
+  // toml11 3.7.1 reads past its buffer when a quoted key is not UTF-8 (found by our fuzzer).
+  if (!IsPlainText(text)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("configuration '", name, "' is not plain UTF-8 text"));
+  }
   std::istringstream stream{std::string(text)};
   // toml11 reports by exception only; it stops here. Which types it throws for malformed numbers
   // and dates is not documented in full, so every standard exception counts as malformed input.

@@ -30,6 +30,10 @@ namespace {
 
 constexpr size_t kChildStackBytes = 64 << 10;
 
+// The child runs in our memory on a stack of its own and ends without unwinding it, which leaves
+// ASan's shadow of that stack as it was; the next child would trip over it.
+#define RUNS_IN_CHILD __attribute__((no_sanitize("address")))
+
 // What the child needs, prepared before clone: it runs in our memory and may not allocate.
 struct ChildPlan {
   const char* program;
@@ -46,7 +50,7 @@ struct ChildPlan {
 };
 
 // Two rounds, so that a source that is also another's target is not overwritten.
-bool MoveDescriptors(const ChildPlan& plan) {
+RUNS_IN_CHILD bool MoveDescriptors(const ChildPlan& plan) {
   bool given[3] = {false, false, false};
   int scratch[16];
   for (size_t i = 0; i < plan.descriptor_count; ++i) {
@@ -66,7 +70,7 @@ bool MoveDescriptors(const ChildPlan& plan) {
   return true;
 }
 
-bool MarkOthersCloseOnExec(const ChildPlan& plan) {
+RUNS_IN_CHILD bool MarkOthersCloseOnExec(const ChildPlan& plan) {
   // Everything above 2 that is not a target is marked; targets were made without the flag by dup2.
   int first = 3;
   for (;;) {
@@ -85,7 +89,7 @@ bool MarkOthersCloseOnExec(const ChildPlan& plan) {
   }
 }
 
-void ResetSignals() {
+RUNS_IN_CHILD void ResetSignals() {
   for (int signal = 1; signal < NSIG; ++signal) {
     struct sigaction action = {};
     action.sa_handler = SIG_DFL;
@@ -96,7 +100,7 @@ void ResetSignals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
-int RunChild(void* argument) {
+RUNS_IN_CHILD int RunChild(void* argument) {
   ChildPlan& plan = *static_cast<ChildPlan*>(argument);
   ResetSignals();
   const bool ready = (!plan.die_with_parent || ::prctl(PR_SET_PDEATHSIG, SIGKILL) == 0) &&
