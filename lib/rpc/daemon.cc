@@ -27,6 +27,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "lib/base/crc32c.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
 #include "lib/base/version.h"
@@ -185,6 +187,9 @@ class DaemonImpl final : public Daemon {
         section_(std::move(section)),
         state_directory_(absl::StrCat(suite_.state_root, "/", process_)),
         runtime_directory_(absl::StrCat(suite_.run_directory, "/", process_)),
+        instance_suffix_(suite_.run_directory == kDefaultRunDirectory
+                             ? ""
+                             : absl::StrFormat("-%08x", Crc32c(suite_.run_directory))),
         ready_fd_(ready_fd),
         stop_(std::move(stop)),
         debug_(process_, metrics_) {}
@@ -213,6 +218,7 @@ class DaemonImpl final : public Daemon {
     return rpc::Dial(SocketPath(process));
   }
 
+  const std::string& instance_suffix() const override { return instance_suffix_; }
   metrics::Registry& metrics() override { return metrics_; }
   void AddService(grpc::Service* service) override { services_.push_back(service); }
   void AddGenericService(grpc::CallbackGenericService* service) override { generic_ = service; }
@@ -301,6 +307,7 @@ class DaemonImpl final : public Daemon {
   const config::Section section_;
   const std::string state_directory_;
   const std::string runtime_directory_;
+  const std::string instance_suffix_;
   int ready_fd_;
   sys::UniqueFd stop_;
   metrics::Registry metrics_;

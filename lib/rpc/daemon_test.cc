@@ -97,6 +97,7 @@ TEST_F(DaemonTest, ServesHealthAndDebugAndStopsGracefully) {
     EXPECT_THAT(metrics.text(), HasSubstr("gantry_rpc_seconds_bucket{method=\"/gantry.debug.v1."
                                           "Debug/Audit\""));
   }
+  EXPECT_EQ(daemon_->instance_suffix().size(), 9u);
   struct stat info = {};
   ASSERT_EQ(::stat(absl::StrCat(dir_.path(), "/run/task.sock").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
