@@ -106,8 +106,9 @@ struct LostEndpoint {
 };
 
 struct AdoptReport {
-  std::vector<LostEndpoint> lost;    // Their containers run without a network; restart them.
-  std::vector<std::string> removed;  // What was freed: "netns 12ab…", "veth gt…".
+  std::vector<LostEndpoint> lost;     // Their containers run without a network; restart them.
+  std::vector<std::string> removed;   // What was freed: "netns 12ab…", "veth gt…".
+  std::vector<std::string> problems;  // What could not be, and a bridge that cannot be used (yet).
 };
 
 // What `network inspect` and metrics show of the bridge network.

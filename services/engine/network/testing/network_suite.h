@@ -28,6 +28,13 @@ class NetworkSuite : public ::testing::Test {
     ASSERT_NE(network_, nullptr);
   }
 
+  void TearDown() override {
+    if (network_ == nullptr) return;
+    for (const Endpoint& endpoint : network_->Info().connected) {
+      EXPECT_OK(network_->Release(endpoint.container_id));
+    }
+  }
+
   void Begin() { ASSERT_OK(network_->Adopt({})); }
 
   static EndpointRequest Bridge(const std::string& id) { return {.container_id = id}; }
