@@ -207,7 +207,7 @@ absl::StatusOr<Child> Spawn(const SpawnOptions& options) {
   for (const auto& [from, to] : options.descriptors) {
     scratch_base = std::max({scratch_base, from + 1, to + 1});
   }
-  ChildPlan plan = {argv[0],
+  ChildPlan plan = {options.program.empty() ? argv[0] : options.program.c_str(),
                     argv.data(),
                     envp.data(),
                     options.working_directory.empty() ? nullptr : options.working_directory.c_str(),

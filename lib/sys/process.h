@@ -53,6 +53,7 @@ class Child {
 
 struct SpawnOptions {
   std::vector<std::string> argv;         // argv[0] is the program: a path; no PATH search.
+  std::string program;                   // Executed instead of argv[0] when not empty.
   std::vector<std::string> environment;  // "NAME=value"; nothing is inherited.
   std::string working_directory;         // Empty: the caller's.
   // Descriptors of the child: (ours, theirs). Everything else is closed. 0, 1 and 2 default to

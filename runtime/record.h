@@ -1,0 +1,50 @@
+// What a container leaves on disk: `<state_root>/<id>/state.json` (docs/formats/runtime-state.md).
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "lib/cgroup/cgroup.h"
+#include "lib/oci/spec.h"
+#include "runtime/runtime.h"
+
+namespace gantry::runtime {
+
+inline constexpr char kRecordName[] = "state.json";
+inline constexpr char kConfigName[] = "config.json";
+inline constexpr char kStartSocketName[] = "start.sock";
+
+// Written twice in a creation: before anything else exists (pid 0), so that a crash leaves a name to
+// delete by, and once init waits.
+struct Record {
+  std::string id, bundle, rootfs, owner, oci_version;
+  absl::Time created;
+  pid_t pid = 0;
+  uint64_t start_time = 0;    // Of pid, in clock ticks: with it, an identity.
+  std::string boot_id;        // After a reboot pids mean nothing.
+  bool own_pid_namespace = false;
+  bool start_by_others = false;
+  bool rootless = false;
+  CgroupManager cgroup_manager = CgroupManager::kCgroupfs;
+  std::string systemd_unit;
+  cgroup::Mode cgroup_mode = cgroup::Mode::kV1;
+  std::vector<cgroup::Directory> cgroups;
+  oci::StringMap annotations;
+  std::string seccomp_cache;
+};
+
+// Writes the file by rename. `directory` is the container's.
+absl::Status SaveRecord(const std::string& directory, const Record& record);
+
+// Errors: NotFound; DataLoss — not a record of ours.
+absl::StatusOr<Record> LoadRecord(const std::string& directory);
+
+// /proc/sys/kernel/random/boot_id.
+std::string BootId();
+
+}  // namespace gantry::runtime
