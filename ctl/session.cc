@@ -190,6 +190,11 @@ void PrepareSignals() {
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
 }
 
+void ReleaseSignals() {
+  const sigset_t signals = SessionSignals();
+  ::sigprocmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
 Size CallerWindow(Context& context) {
   const std::optional<WindowSize> size = GetWindowSize(context.in_fd());
   if (!size) return {};

@@ -47,6 +47,9 @@ struct SessionResult {
 // early ctrl-C is neither lost nor deadly to us alone. Idempotent.
 void PrepareSignals();
 
+// The opposite: they end us again.
+void ReleaseSignals();
+
 // The window size of the caller's terminal for a request; zeros when there is none.
 struct Size {
   uint32_t rows = 0;
