@@ -1,0 +1,571 @@
+#include "services/metadata/database.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "lib/base/failpoint.h"
+#include "lib/base/status.h"
+#include "lib/log/log.h"
+#include "lib/sys/errno.h"
+#include "lib/sys/file.h"
+#include "services/metadata/database_format.h"
+
+namespace gantry::metadata {
+namespace {
+
+constexpr char kFormatKey[] = "format";
+constexpr uint64_t kFormat = 1;
+constexpr unsigned kMaxReaders = 1024;
+constexpr size_t kMaxGroup = 256;
+// What deletions may use beyond the limit: they copy pages before they free them.
+constexpr size_t kBeyondLimitBytes = 64 << 20;
+constexpr int kMaxTrimmed = 1024;
+
+constexpr const char* kTableNames[kTableCount] = {
+    "state",           "namespaces", "containers",        "images",  "leases",
+    "lease_resources", "snapshots",  "snapshot_children", "commits", "blobs",
+    "blob_owners",     "ingests",    "sandboxes",         "records", "journal"};
+
+bool IsFull(int code) { return code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL; }
+
+}  // namespace
+
+const char* TableName(Table table) { return kTableNames[static_cast<int>(table)]; }
+
+struct Database::Pending {
+  Purpose purpose;
+  Mutation mutate;
+  absl::Status result;
+  bool done = false;
+  absl::CondVar turn;
+};
+
+struct Database::Group {
+  std::string redo;
+  uint64_t next_sequence;
+  bool graph_changed = false;
+  bool dirty = false;
+};
+
+Database::Database(DatabaseOptions options) : options_(std::move(options)) {}
+
+absl::StatusOr<std::unique_ptr<Database>> Database::Open(DatabaseOptions options) {
+  std::unique_ptr<Database> database(new Database(std::move(options)));
+  const std::string context =
+      absl::StrCat("open the metadata in '", database->options_.directory, "'");
+  RETURN_IF_ERROR(Annotate(database->OpenFiles(), context));
+  RETURN_IF_ERROR(Annotate(database->RestoreCheckpoint(), context));
+  RETURN_IF_ERROR(Annotate(database->OpenEnvironment(), context));
+  RETURN_IF_ERROR(Annotate(database->Replay(), context));
+  RETURN_IF_ERROR(Annotate(database->CheckFormat(), context));
+  RETURN_IF_ERROR(Annotate(database->LoadSequence(), context));
+  // The numbers of the epochs just replayed must not come again while their records lie in the
+  // logs. An odd step beyond them writes the other slot, so the checkpoint we stand on survives a
+  // torn write.
+  if (database->epoch_ > 0) database->epoch_ += 2;
+  RETURN_IF_ERROR(Annotate(database->CheckpointNow(), context));
+  if (absl::Status reserve = database->MakeReserve(); !reserve.ok()) {
+    log::Warning("no disk reserve for deletions yet", {{"error", reserve}});
+  }
+  database->checkpoint_thread_ = std::thread([raw = database.get()] { raw->CheckpointLoop(); });
+  return database;
+}
+
+Database::~Database() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  if (checkpoint_thread_.joinable()) checkpoint_thread_.join();
+  if (environment_ == nullptr) return;
+  if (captured_) mdb_txn_abort(captured_->pin);
+  if (pinned_ != nullptr) mdb_txn_abort(pinned_);
+  mdb_env_close(environment_);
+}
+
+absl::Status Database::OpenFiles() {
+  const std::string& directory = options_.directory;
+  RETURN_IF_ERROR(sys::MakeDirectories(directory, 0700));
+  ASSIGN_OR_RETURN(lock_, sys::Open(directory + "/lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) {
+      return absl::FailedPreconditionError("another process has it open; stop that one first");
+    }
+    return sys::ErrnoError(errno, "lock it");
+  }
+  ASSIGN_OR_RETURN(checkpoints_file_, CheckpointFile::Open(directory + "/checkpoint"));
+  for (int i = 0; i < 2; ++i) {
+    ASSIGN_OR_RETURN(redo_logs_[i],
+                     RedoLog::Open(absl::StrCat(directory, "/redo.", i), options_.redo_log_bytes));
+  }
+  return sys::SyncDirectory(directory);
+}
+
+// Puts back the meta pages of the last checkpoint: what was committed since is in the redo logs.
+absl::Status Database::RestoreCheckpoint() {
+  const std::string path = options_.directory + "/data.mdb";
+  ASSIGN_OR_RETURN(std::optional<Checkpoint> newest, checkpoints_file_->Newest());
+  if (!newest) {
+    // Nothing was ever acknowledged: an interrupted first start.
+    return sys::Unlink(path);
+  }
+  if (!sys::Exists(path)) {
+    return absl::DataLossError(
+        absl::StrCat("'", path, "' is missing; restore a backup of the state directory"));
+  }
+  epoch_ = newest->epoch;
+  ASSIGN_OR_RETURN(sys::UniqueFd data, sys::Open(path, O_RDWR | O_NOFOLLOW));
+  const std::string& pages = newest->meta_pages;
+  if (::pwrite(data.get(), pages.data(), pages.size(), 0) != static_cast<ssize_t>(pages.size())) {
+    return sys::ErrnoError(errno, "go back to the last checkpoint");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Database::OpenEnvironment() {
+  if (int code = mdb_env_create(&environment_); code != 0) return LmdbError(code, "set up LMDB");
+  mdb_env_set_maxdbs(environment_, kTableCount);
+  mdb_env_set_maxreaders(environment_, kMaxReaders);
+  mdb_env_set_mapsize(environment_, options_.limit_bytes + kBeyondLimitBytes);
+  // Not synced by LMDB: the redo log and the checkpoints do that. Readers are not tied to threads.
+  const unsigned flags = MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD;
+  if (int code = mdb_env_open(environment_, options_.directory.c_str(), flags, 0600); code != 0) {
+    return LmdbError(code, "open LMDB");
+  }
+  MDB_stat statistics;
+  mdb_env_stat(environment_, &statistics);
+  page_bytes_ = statistics.ms_psize;
+  ASSIGN_OR_RETURN(data_, sys::Open(options_.directory + "/data.mdb", O_RDONLY | O_NOFOLLOW));
+  RETURN_IF_ERROR(CheckSize());
+
+  MDB_txn* txn = nullptr;
+  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0)
+    return LmdbError(code, "open LMDB");
+  absl::Cleanup abort = [&] { mdb_txn_abort(txn); };
+  for (int i = 0; i < kTableCount; ++i) {
+    if (int code = mdb_dbi_open(txn, kTableNames[i], MDB_CREATE, &tables_[i]); code != 0) {
+      return LmdbError(code, absl::StrCat("open table ", kTableNames[i]));
+    }
+  }
+  std::move(abort).Cancel();
+  if (int code = mdb_txn_commit(txn); code != 0) return LmdbError(code, "make the tables");
+  return absl::OkStatus();
+}
+
+// A file cut short would answer reads of its lost end with SIGBUS.
+absl::Status Database::CheckSize() const {
+  MDB_envinfo info;
+  mdb_env_info(environment_, &info);
+  struct stat status;
+  if (::fstat(data_.get(), &status) != 0) return sys::ErrnoError(errno, "look at data.mdb");
+  const uint64_t needed = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
+  if (static_cast<uint64_t>(status.st_size) >= needed) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("data.mdb has ", status.st_size, " bytes, ", needed,
+                                          " are in use; restore a backup of the state directory"));
+}
+
+absl::Status Database::Replay() {
+  // The second log holds records only if the last checkpoint was begun and not finished.
+  for (uint64_t epoch : {epoch_, epoch_ + 1}) {
+    RETURN_IF_ERROR(redo_logs_[epoch & 1]->Replay(
+        epoch, [this](absl::string_view payload) { return ApplyRedo(payload); }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Database::ApplyRedo(absl::string_view payload) {
+  MDB_txn* txn = nullptr;
+  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0)
+    return LmdbError(code, "replay");
+  Writer writer(&tables_, txn, this, 0, false);
+  absl::Status applied = ForEachRedo(payload,
+                                     [&](RedoKind kind, Table table, absl::string_view key,
+                                         absl::string_view value) -> absl::Status {
+                                       if (kind == RedoKind::kPut)
+                                         return writer.PutStored(table, key, value);
+                                       return writer.DeleteStored(table, key).status();
+                                     });
+  if (!applied.ok()) {
+    mdb_txn_abort(txn);
+    return Annotate(applied, "replay the redo log");
+  }
+  if (int code = mdb_txn_commit(txn); code != 0) return LmdbError(code, "replay the redo log");
+  return absl::OkStatus();
+}
+
+absl::Status Database::CheckFormat() {
+  ASSIGN_OR_RETURN(Reader reader, Read());
+  ASSIGN_OR_RETURN(std::optional<absl::string_view> format, reader.Find(Table::kState, kFormatKey));
+  if (format) {
+    if (DecodeNumber(*format) == kFormat) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("it has format ", DecodeNumber(*format), ", this version knows ", kFormat,
+                     "; use the version of Gantry that wrote it, or a newer one"));
+  }
+  MDB_txn* txn = nullptr;
+  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0)
+    return LmdbError(code, "write the format");
+  Writer writer(&tables_, txn, this, 0, false);
+  absl::Status put = writer.Put(Table::kState, kFormatKey, EncodeNumber(kFormat));
+  if (!put.ok()) {
+    mdb_txn_abort(txn);
+    return put;
+  }
+  if (int code = mdb_txn_commit(txn); code != 0) return LmdbError(code, "write the format");
+  return absl::OkStatus();
+}
+
+absl::Status Database::LoadSequence() {
+  ASSIGN_OR_RETURN(Reader reader, Read());
+  ASSIGN_OR_RETURN(std::optional<std::string> last, reader.LastKey(Table::kJournal));
+  next_sequence_ = last ? DecodeNumber(*last) + 1 : 1;
+  durable_sequence_.store(next_sequence_ - 1, std::memory_order_release);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Reader> Database::Read() const {
+  MDB_txn* txn = nullptr;
+  if (int code = mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &txn); code != 0) {
+    return LmdbError(code, "begin to read the metadata");
+  }
+  return Reader(&tables_, txn, /*owned=*/true);
+}
+
+absl::Status Database::Write(Purpose purpose, Mutation mutate) {
+  Pending self{purpose, mutate};
+  absl::MutexLock lock(&mutex_);
+  queue_.push_back(&self);
+  while (!self.done && queue_.front() != &self) self.turn.Wait(&mutex_);
+  if (self.done) return self.result;
+
+  // This thread leads: it runs everyone who has come so far.
+  std::vector<Pending*> members(queue_.begin(),
+                                queue_.begin() + std::min(queue_.size(), kMaxGroup));
+  const absl::Status broken = broken_;
+  mutex_.Unlock();
+  if (broken.ok()) {
+    RunGroup(members);
+  } else {
+    for (Pending* member : members) member->result = broken;
+  }
+  mutex_.Lock();
+  queue_.erase(queue_.begin(), queue_.begin() + members.size());
+  for (Pending* member : members) {
+    member->done = true;
+    if (member != &self) member->turn.Signal();
+  }
+  if (!queue_.empty()) queue_.front()->turn.Signal();
+  return self.result;
+}
+
+void Database::RunGroup(const std::vector<Pending*>& members) {
+  const absl::Time begin = absl::Now();
+  const uint64_t commits_before = commits_.load(std::memory_order_relaxed);
+  const bool may_grow = MayGrow();
+  std::vector<Pending*> admitted;
+  for (Pending* member : members) {
+    if (may_grow || member->purpose == Purpose::kFree) {
+      admitted.push_back(member);
+    } else {
+      member->result = absl::ResourceExhaustedError(
+          absl::StrCat("the metadata in '", options_.directory,
+                       "' cannot grow: its disk is full or it has reached limit_bytes; remove "
+                       "images or containers, or free space"));
+    }
+  }
+  if (!admitted.empty() && !TryGroup(admitted)) {
+    for (Pending* member : admitted) RunGroupAlone(*member);
+  }
+  if (commits_.load(std::memory_order_relaxed) != commits_before) {
+    on_commit_(admitted.size(), absl::Now() - begin);
+  }
+}
+
+void Database::RunGroupAlone(Pending& member) {
+  if (TryGroup({&member})) return;
+  if (member.purpose == Purpose::kFree && GiveUpReserve()) {
+    log::Warning("disk full: the metadata gave up its reserve so that deletions work", {});
+    if (TryGroup({&member})) return;
+  }
+  member.result = absl::ResourceExhaustedError(
+      absl::StrCat("write the metadata in '", options_.directory, "': no space left; free space"));
+}
+
+bool Database::TryGroup(const std::vector<Pending*>& members) {
+  auto fail_all = [&](const absl::Status& status) {
+    for (Pending* member : members) member->result = status;
+    return true;
+  };
+  MDB_txn* txn = nullptr;
+  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0) {
+    return fail_all(LmdbError(code, "begin to write the metadata"));
+  }
+  absl::Cleanup abort = [&] { mdb_txn_abort(txn); };
+
+  Group group;
+  group.next_sequence = next_sequence_;
+  for (Pending* member : members) {
+    // Alone, a failure may take the whole transaction with it; among others it must not.
+    MDB_txn* own = txn;
+    if (members.size() > 1) {
+      if (int code = mdb_txn_begin(environment_, txn, 0, &own); code != 0) {
+        return fail_all(LmdbError(code, "begin to write the metadata"));
+      }
+    }
+    Writer writer(&tables_, own, this, group.next_sequence, group.graph_changed);
+    member->result = member->mutate(writer);
+    if (writer.full_) {
+      if (own != txn) mdb_txn_abort(own);
+      return false;
+    }
+    if (!member->result.ok()) {
+      if (own == txn) return true;
+      mdb_txn_abort(own);
+      continue;
+    }
+    if (own != txn) {
+      if (int code = mdb_txn_commit(own); code != 0) {
+        if (IsFull(code)) return false;
+        return fail_all(LmdbError(code, "write the metadata"));
+      }
+    }
+    group.redo += writer.redo_;
+    group.next_sequence = writer.next_sequence_;
+    group.graph_changed = writer.graph_changed_;
+    group.dirty = group.dirty || writer.dirty_;
+  }
+  if (!group.dirty) return true;
+  if (group.next_sequence != next_sequence_) {
+    Writer writer(&tables_, txn, this, group.next_sequence, group.graph_changed);
+    if (absl::Status trimmed = TrimJournal(writer); !trimmed.ok()) {
+      return writer.full_ ? false : fail_all(trimmed);
+    }
+    group.redo += writer.redo_;
+  }
+
+  if (absl::Status injected = FAILPOINT("metadata.database.before_commit"); !injected.ok()) {
+    return absl::IsResourceExhausted(injected) ? false : fail_all(injected);
+  }
+  std::move(abort).Cancel();
+  if (int code = mdb_txn_commit(txn); code != 0) {
+    if (IsFull(code)) return false;
+    return fail_all(Fail(LmdbError(code, "write the metadata")));
+  }
+  if (absl::Status durable = MakeDurable(group); !durable.ok()) return fail_all(Fail(durable));
+
+  commits_.fetch_add(1, std::memory_order_relaxed);
+  mutations_.fetch_add(members.size(), std::memory_order_relaxed);
+  if (group.graph_changed) graph_generation_.fetch_add(1, std::memory_order_release);
+  if (group.next_sequence != next_sequence_) {
+    next_sequence_ = group.next_sequence;
+    durable_sequence_.store(next_sequence_ - 1, std::memory_order_release);
+    on_journal_(next_sequence_ - 1);
+  }
+  return true;
+}
+
+absl::Status Database::MakeDurable(const Group& group) {
+  RedoLog* log = &*redo_logs_[epoch_ & 1];
+  if (!log->Fits(group.redo.size())) return CheckpointNow();
+  RETURN_IF_ERROR(log->Append(group.redo));
+  ++commits_in_epoch_;
+  if (commits_in_epoch_ < options_.commits_per_checkpoint &&
+      log->used_bytes() < options_.redo_log_bytes / 2) {
+    return absl::OkStatus();
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (checkpoint_running_) return absl::OkStatus();
+  }
+  return CaptureCheckpoint();
+}
+
+absl::Status Database::TrimJournal(Writer& writer) const {
+  ASSIGN_OR_RETURN(uint64_t count, writer.Count(Table::kJournal));
+  if (count <= options_.journal_entries) return absl::OkStatus();
+  std::vector<std::string> oldest;
+  const uint64_t wanted = std::min<uint64_t>(count - options_.journal_entries, kMaxTrimmed);
+  RETURN_IF_ERROR(writer.Scan(
+      Table::kJournal, "", [&](absl::string_view key, absl::string_view) -> absl::StatusOr<bool> {
+        oldest.emplace_back(key);
+        return oldest.size() < wanted;
+      }));
+  for (const std::string& key : oldest)
+    RETURN_IF_ERROR(writer.Delete(Table::kJournal, key).status());
+  return absl::OkStatus();
+}
+
+bool Database::PastLimit() const {
+  MDB_envinfo info;
+  mdb_env_info(environment_, &info);
+  const uint64_t used = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
+  if (used < options_.limit_bytes) return false;
+  // Past the limit the file may still be mostly free pages; the table of them (number 0) says how
+  // many.
+  MDB_txn* txn = nullptr;
+  if (mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &txn) != 0) return true;
+  absl::Cleanup abort = [&] { mdb_txn_abort(txn); };
+  MDB_cursor* cursor = nullptr;
+  if (mdb_cursor_open(txn, 0, &cursor) != 0) return true;
+  absl::Cleanup close = [&] { mdb_cursor_close(cursor); };
+  uint64_t free_pages = 0;
+  MDB_val key, value;
+  while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
+    size_t pages;  // A list of page numbers begins with its length.
+    std::memcpy(&pages, value.mv_data, sizeof(pages));
+    free_pages += pages;
+  }
+  return used - free_pages * page_bytes_ >= options_.limit_bytes;
+}
+
+bool Database::MayGrow() {
+  if (PastLimit()) return false;
+  if (has_reserve_) return true;
+  // Once the reserve was given up, or could never be made, the disk is full until it can be made
+  // again.
+  return MakeReserve().ok();
+}
+
+bool Database::GiveUpReserve() {
+  if (!has_reserve_) return false;
+  has_reserve_ = false;
+  return ::unlink((options_.directory + "/reserve").c_str()) == 0;
+}
+
+absl::Status Database::MakeReserve() {
+  if (options_.reserve_bytes == 0) {
+    has_reserve_ = true;
+    return absl::OkStatus();
+  }
+  const std::string path = options_.directory + "/reserve";
+  ASSIGN_OR_RETURN(sys::UniqueFd file, sys::Open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  const int error = ::posix_fallocate(file.get(), 0, static_cast<off_t>(options_.reserve_bytes));
+  if (error != 0) {
+    ::unlink(path.c_str());
+    return sys::ErrnoError(error, "keep a disk reserve");
+  }
+  has_reserve_ = true;
+  return absl::OkStatus();
+}
+
+// After this nothing may be written: what is on disk is no longer known (SECURITY-RULES 39).
+absl::Status Database::Fail(const absl::Status& status) {
+  const absl::Status broken = absl::UnavailableError(
+      absl::StrCat("the metadata store stopped after an error: ", status.message()));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!broken_.ok()) return broken_;
+    broken_ = broken;
+  }
+  options_.on_fatal(status);
+  return broken;
+}
+
+DatabaseStatistics Database::statistics() const {
+  MDB_envinfo info;
+  mdb_env_info(environment_, &info);
+  DatabaseStatistics statistics;
+  statistics.commits = commits_.load(std::memory_order_relaxed);
+  statistics.mutations = mutations_.load(std::memory_order_relaxed);
+  statistics.checkpoints = checkpoints_.load(std::memory_order_relaxed);
+  statistics.size_bytes = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
+  return statistics;
+}
+
+absl::Status Database::CaptureCheckpoint() {
+  Captured captured;
+  captured.checkpoint.epoch = epoch_ + 1;
+  // LMDB's file begins with its two meta pages.
+  captured.checkpoint.meta_pages.resize(2 * page_bytes_);
+  if (::pread(data_.get(), captured.checkpoint.meta_pages.data(), 2 * page_bytes_, 0) !=
+      static_cast<ssize_t>(2 * page_bytes_)) {
+    return sys::ErrnoError(errno, "read LMDB's meta pages");
+  }
+  if (int code = mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &captured.pin); code != 0) {
+    return LmdbError(code, "pin a checkpoint");
+  }
+  epoch_ += 1;
+  commits_in_epoch_ = 0;
+  redo_logs_[epoch_ & 1]->Restart(epoch_);
+  absl::MutexLock lock(&mutex_);
+  captured_ = std::move(captured);
+  checkpoint_running_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Database::FinishCheckpoint(Captured captured) {
+  absl::Cleanup unpin = [&] { mdb_txn_abort(captured.pin); };
+  RETURN_IF_ERROR(FAILPOINT("metadata.database.before_checkpoint_sync"));
+  if (int code = mdb_env_sync(environment_, 1); code != 0) return LmdbError(code, "sync data.mdb");
+  RETURN_IF_ERROR(checkpoints_file_->Write(captured.checkpoint));
+  // The pages of the checkpoint before may be reused from here on.
+  std::swap(pinned_, captured.pin);
+  if (captured.pin == nullptr) std::move(unpin).Cancel();
+  checkpoints_.fetch_add(1, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+// For the leader: waits for a checkpoint under way, then makes everything committed so far durable.
+absl::Status Database::CheckpointNow() {
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](Database* database) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+          return !database->checkpoint_running_ || !database->broken_.ok();
+        },
+        this));
+    RETURN_IF_ERROR(broken_);
+  }
+  RETURN_IF_ERROR(CaptureCheckpoint());
+  Captured captured;
+  {
+    absl::MutexLock lock(&mutex_);
+    // The thread may have taken it already.
+    if (captured_) {
+      captured = *std::exchange(captured_, std::nullopt);
+    } else {
+      mutex_.Await(absl::Condition(
+          +[](Database* database) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+            return !database->checkpoint_running_ || !database->broken_.ok();
+          },
+          this));
+      return broken_;
+    }
+  }
+  absl::Status finished = FinishCheckpoint(std::move(captured));
+  absl::MutexLock lock(&mutex_);
+  checkpoint_running_ = false;
+  return finished;
+}
+
+void Database::CheckpointLoop() {
+  while (true) {
+    Captured captured;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(
+          +[](Database* database) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+            return database->stopping_ || database->captured_.has_value();
+          },
+          this));
+      if (stopping_) return;
+      captured = *std::exchange(captured_, std::nullopt);
+    }
+    absl::Status finished = FinishCheckpoint(std::move(captured));
+    if (!finished.ok()) (void)Fail(finished);
+    absl::MutexLock lock(&mutex_);
+    checkpoint_running_ = false;
+  }
+}
+
+}  // namespace gantry::metadata
