@@ -716,7 +716,10 @@ absl::Status Creation::Finish(NewProcess& process) {
   }
   if (!options_.pid_file.empty()) RETURN_IF_ERROR(WritePidFile(options_.pid_file, process.pid()));
   RETURN_IF_ERROR(FAILPOINT("runtime.create.before_acknowledge"));
-  return SendMessage(channel_.get(), Message::kGo);
+  RETURN_IF_ERROR(SendMessage(channel_.get(), Message::kGo));
+  // Init cuts its tie to this process and then closes its end: until then we must not exit.
+  if (options_.start_by_others) (void)ReceiveMessage(channel_.get());
+  return absl::OkStatus();
 }
 
 void Creation::Undo() {

@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "lib/base/failpoint.h"
@@ -213,6 +215,15 @@ absl::Status SetUp(InitPlan& plan, ProcessSetup& process, Stopwatch& watch) {
   return DeliverListener(plan, listener);
 }
 
+// What this process inherited beyond what its program gets, and what waiting needs, is closed now: a
+// created container may wait for long, and whoever looks at its descriptors sees nothing of the host.
+void CloseOthers(const InitPlan& plan) {
+  const unsigned first = 3 + static_cast<unsigned>(plan.process.kept_descriptors);
+  const unsigned kept = static_cast<unsigned>(plan.start_socket);
+  if (kept > first) kernel::CloseRange(first, kept - 1, 0);
+  kernel::CloseRange(std::max(first, kept + 1), ~0u, 0);
+}
+
 // Waits for Start. The answer goes over the descriptor that Start sends: its closing by execve is
 // "started".
 absl::StatusOr<UniqueFd> AwaitStart(const InitPlan& plan) {
@@ -240,7 +251,7 @@ void RunInit(InitPlan& plan) {
   // Only once the creator has recorded this pid may this process outlive it.
   if (!AwaitGo(plan.channel).ok()) ::_exit(1);
   if (plan.start_by_others) ::prctl(PR_SET_PDEATHSIG, 0);
-  ::close(plan.channel);
+  CloseOthers(plan);  // The channel among them: its end tells the creator that it may go.
 
   absl::StatusOr<UniqueFd> starter = AwaitStart(plan);
   if (!starter.ok()) ::_exit(1);

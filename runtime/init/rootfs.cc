@@ -195,8 +195,7 @@ absl::StatusOr<UniqueFd> Rootfs::MakeSource(MountPlan& mount, const UniqueFd& ta
                                           value == nullptr ? "" : absl::StrCat("=", value), " of ",
                                           mount.type));
   };
-  if (!mount.source.empty() && mount.type != "proc" && mount.type != "sysfs" &&
-      mount.type != "tmpfs" && mount.type != "devpts" && mount.type != "mqueue") {
+  if (!mount.source.empty()) {
     RETURN_IF_ERROR(configure(FSCONFIG_SET_STRING, "source", mount.source.c_str()));
   }
   for (const std::string& flag : mount.flags) {
@@ -208,7 +207,7 @@ absl::StatusOr<UniqueFd> Rootfs::MakeSource(MountPlan& mount, const UniqueFd& ta
     has_mode = has_mode || name == "mode";
     // A group that is not mapped would fail the whole mount.
     if (mount.type == "devpts" && name == "gid" && plan_.user_namespace) {
-      if (kernel::Configure(context.get(), FSCONFIG_SET_STRING, "gid", value.c_str()) != 0) continue;
+      (void)kernel::Configure(context.get(), FSCONFIG_SET_STRING, "gid", value.c_str());
       continue;
     }
     RETURN_IF_ERROR(value.empty()

@@ -1,0 +1,49 @@
+// The commands of gantry-runtime, one function each. They return the exit code, or an error that main
+// reports.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/cli/options.h"
+#include "runtime/cli/report.h"
+#include "runtime/runtime.h"
+
+namespace gantry::runtime {
+
+struct Global {
+  std::string root;
+  CgroupManager cgroup_manager = CgroupManager::kCgroupfs;
+  std::optional<bool> rootless;
+  Report* report = nullptr;
+  char** argv = nullptr;
+};
+
+struct Command {
+  const char* name;
+  const char* usage;  // "[options] ID"
+  const char* help;
+  std::vector<OptionSpec> options;
+  size_t min_operands, max_operands;
+  bool rest_is_program;   // Words after max_operands belong to the program.
+  bool enters_container;  // Runs from the protected copy of the binary.
+  int failure_code;       // Exit code of a failure.
+  absl::StatusOr<int> (*run)(const Global&, const Arguments&);
+};
+
+const std::vector<Command>& Commands();
+
+std::string VersionText();
+
+// Writes to stdout; a broken pipe is an error.
+absl::Status Print(absl::string_view text);
+
+// Elsewhere than commands.cc.
+absl::StatusOr<int> RunFeatures(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunEvents(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunUpdate(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunExecCommand(const Global& global, const Arguments& arguments);
+
+}  // namespace gantry::runtime

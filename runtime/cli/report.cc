@@ -1,0 +1,71 @@
+#include "runtime/cli/report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "lib/base/text.h"
+#include "lib/json/json.h"
+#include "lib/sys/errno.h"
+
+namespace gantry::runtime {
+namespace {
+
+void WriteOnce(int fd, const std::string& line) {
+  ssize_t written;
+  do {
+    written = ::write(fd, line.data(), line.size());
+  } while (written < 0 && errno == EINTR);
+}
+
+}  // namespace
+
+absl::Status Report::Open(const std::string& path, LogFormat format) {
+  format_ = format;
+  absl::string_view file = path;
+  if (absl::StartsWith(file, "journald:") || absl::StartsWith(file, "syslog:")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--log: '", EscapeForTerminal(path), "' is not supported; give a file"));
+  }
+  absl::ConsumePrefix(&file, "file:");
+  path_ = std::string(file);
+  if (path_.empty()) return absl::OkStatus();
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) return sys::ErrnoError(errno, absl::StrCat("open the log '", EscapeForTerminal(path_), "'"));
+  return absl::OkStatus();
+}
+
+void Report::Write(absl::string_view level, absl::string_view message) const {
+  if (fd_ < 0) return;
+  const std::string time = FormatRfc3339Nano(absl::Now());
+  if (format_ == LogFormat::kJson) {
+    json::Writer writer;
+    writer.BeginObject();
+    writer.Member("level", level);
+    writer.Member("msg", message);
+    writer.Member("time", time);
+    writer.EndObject();
+    WriteOnce(fd_, writer.Take() + "\n");
+    return;
+  }
+  WriteOnce(fd_, absl::StrCat("time=\"", time, "\" level=", level, " msg=\"", json::Escape(message), "\"\n"));
+}
+
+void Report::Error(absl::string_view message) const {
+  Write("error", message);
+  WriteOnce(2, absl::StrCat(message, "\n"));
+}
+
+void Report::Warning(absl::string_view message) const {
+  if (fd_ >= 0) {
+    if (format_ == LogFormat::kText || debug_) Write("warning", message);
+    return;
+  }
+  WriteOnce(2, absl::StrCat("warning: ", message, "\n"));
+}
+
+}  // namespace gantry::runtime
