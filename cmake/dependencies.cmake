@@ -25,6 +25,7 @@ endfunction()
 file(GLOB GANTRY_ABSL_ARCHIVES /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/libabsl_*.a)
 gantry_package(absl LIBRARIES ${GANTRY_ABSL_ARCHIVES} Threads::Threads)
 gantry_package(protobuf ARCHIVES protobuf DEPENDS Threads::Threads)
+gantry_package(protobuf_lite ARCHIVES protobuf-lite DEPENDS Threads::Threads)
 gantry_package(grpc
   ARCHIVES grpc++_unsecure grpc_unsecure address_sorting re2 upb cares z gpr
   LIBRARIES ${CMAKE_DL_LIBS} rt

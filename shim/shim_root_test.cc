@@ -1,0 +1,474 @@
+// The shim binary through whole lives of containers, with our runtime and with runc.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "lib/attach/client.h"
+#include "lib/sys/file.h"
+#include "lib/sys/mount.h"
+#include "lib/testing/status_matchers.h"
+#include "shim/exit_record.h"
+#include "shim/testing/shim_harness.h"
+
+namespace gantry::shim {
+namespace {
+
+using ::gantry::testing::Fails;
+using testing::BuiltBinary;
+using ::testing::ElementsAre;
+using testing::Exited;
+using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
+using testing::ShimHarness;
+
+// With the library in the shim, and with a foreign runtime that the shim executes.
+class ShimTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { REQUIRE_ROOT(); }
+
+  void Begin(const std::string& id, const std::vector<std::string>& args,
+             const ShimHarness::Streams& streams = {},
+             const std::function<void(oci::Spec&)>& edit = nullptr) {
+    ASSERT_OK(shim_.MakeBundle(id, args, [&](oci::Spec& spec) {
+      spec.process->terminal = streams.terminal;
+      if (edit) edit(spec);
+    }));
+    ASSERT_OK(shim_.StartShim(id));
+    ASSERT_OK(shim_.Create(id, streams));
+  }
+  std::string LogPath() const { return absl::StrCat(shim_.root(), "/c.log"); }
+  std::string LogUri(absl::string_view parameters = "") const {
+    return absl::StrCat("gantry-log://", LogPath(), "?", parameters);
+  }
+  std::string Log() const { return sys::ReadFile(LogPath()).value_or(""); }
+  // What a client receives until the end; "out|err|exit code".
+  static std::string Everything(attach::Client& client) {
+    std::string out, err;
+    for (;;) {
+      attach::Event event;
+      const absl::Status status = client.WaitNext(&event, absl::Seconds(20));
+      if (!status.ok()) return absl::StrCat(out, "|", err, "|", status.ToString());
+      switch (event.kind) {
+        case attach::Event::Kind::kStdout:
+          out += std::string(event.bytes);
+          break;
+        case attach::Event::Kind::kStderr:
+          err += std::string(event.bytes);
+          break;
+        case attach::Event::Kind::kLost:
+          absl::StrAppend(&out, "<lost ", event.lost_bytes, ">");
+          break;
+        case attach::Event::Kind::kExit:
+          return absl::StrCat(out, "|", err, "|", event.exit.code);
+        case attach::Event::Kind::kClosed:
+          return absl::StrCat(out, "|", err, "|closed");
+      }
+    }
+  }
+
+  ShimHarness shim_{BuiltBinary("containerd-shim-gantry-v2"), GetParam()};
+};
+
+TEST_P(ShimTest, AWholeLife) {
+  Begin("web", {"sh", "-c", "echo out; echo err >&2; exit 7"}, {"", LogUri(), LogUri()});
+  EXPECT_EQ(shim_.State("web").value(), TaskStatus::kCreated);
+
+  ASSERT_OK(shim_.Start("web"));
+  const Exited exited = shim_.Wait("web").value();
+  EXPECT_EQ(exited.code, 7);
+  EXPECT_GT(exited.time, absl::Now() - absl::Minutes(1));
+  EXPECT_EQ(shim_.State("web").value(), TaskStatus::kStopped);
+  EXPECT_EQ(ReadExitRecord(ExitRecordPath(shim_.BundleOf("web"))).value().code, 7);
+  EXPECT_EQ(shim_.Delete("web").value().code, 7);
+  EXPECT_THAT(shim_.Delete("web"), Fails(absl::StatusCode::kNotFound, "web"));
+
+  EXPECT_THAT(Log(), HasSubstr("{\"log\":\"out\\n\",\"stream\":\"stdout\",\"time\":\""));
+  EXPECT_THAT(Log(), HasSubstr("{\"log\":\"err\\n\",\"stream\":\"stderr\",\"time\":\""));
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/delete"));
+  EXPECT_THAT(shim_.daemon().topics(),
+              ElementsAre("/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"));
+  EXPECT_EQ(shim_.daemon().events()[0].ns, "test");
+  EXPECT_EQ(shim_.daemon().events()[2].type_url, "containerd.events.TaskExit");
+  const int pid = shim_.ShimPid("web").value();
+  ASSERT_OK(shim_.Shutdown("web"));
+  const absl::Time deadline = absl::Now() + absl::Seconds(5);
+  while (::kill(pid, 0) == 0 && absl::Now() < deadline) ::usleep(1000);
+  EXPECT_NE(::kill(pid, 0), 0);
+  EXPECT_FALSE(sys::Exists(absl::string_view(shim_.address()).substr(7).data()));
+}
+
+TEST_P(ShimTest, ACreatedContainerCanBeDeleted) {
+  Begin("web", {"sleep", "100"});
+  EXPECT_EQ(shim_.Delete("web").value().code, 137);
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/delete"));
+  EXPECT_THAT(shim_.daemon().topics(),
+              ElementsAre("/tasks/create", "/tasks/exit", "/tasks/delete"));
+}
+
+TEST_P(ShimTest, ARunningContainerCannotBeDeletedButKilled) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_THAT(shim_.Delete("web"), Fails(absl::StatusCode::kFailedPrecondition, "running"));
+  EXPECT_THAT(shim_.Start("web"), Fails(absl::StatusCode::kFailedPrecondition, "web"));
+  ASSERT_OK(shim_.Kill("web", SIGKILL));
+  EXPECT_EQ(shim_.Wait("web").value().code, 137);
+  EXPECT_THAT(shim_.Kill("web", SIGKILL),
+              Fails(absl::StatusCode::kNotFound, "process already finished"));
+  EXPECT_EQ(ReadExitRecord(ExitRecordPath(shim_.BundleOf("web"))).value().reason, "signalled");
+  EXPECT_OK(shim_.Delete("web"));
+}
+
+TEST_P(ShimTest, ExecsHaveTheirOwnLives) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(
+      shim_.Exec("web", "probe", {"sh", "-c", "echo hello; exit 3"}, {"", LogUri(), LogUri()}));
+  EXPECT_THAT(shim_.Exec("web", "probe", {"true"}),
+              Fails(absl::StatusCode::kAlreadyExists, "probe"));
+  EXPECT_EQ(shim_.State("web", "probe").value(), TaskStatus::kCreated);
+
+  ASSERT_GT(shim_.Start("web", "probe").value(), 0);
+  EXPECT_EQ(shim_.Wait("web", "probe").value().code, 3);
+  EXPECT_EQ(shim_.Delete("web", "probe").value().code, 3);
+
+  EXPECT_THAT(Log(), HasSubstr("hello\\n"));
+  EXPECT_THAT(shim_.State("web", "probe"), Fails(absl::StatusCode::kNotFound, "probe"));
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/delete"));
+  EXPECT_THAT(shim_.daemon().topics(),
+              ElementsAre("/tasks/create", "/tasks/start", "/tasks/exec-added",
+                          "/tasks/exec-started", "/tasks/exit", "/tasks/delete"));
+  ASSERT_OK(shim_.Kill("web", SIGKILL));
+}
+
+TEST_P(ShimTest, AnExecThatCannotStartSaysWhy) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Exec("web", "x", {"/no/such/program"}));
+  const auto started = shim_.Start("web", "x");
+  EXPECT_FALSE(started.ok());
+  EXPECT_THAT(std::string(started.status().message()), HasSubstr("/no/such/program"));
+  EXPECT_OK(shim_.Delete("web", "x"));
+  EXPECT_EQ(shim_.State("web").value(), TaskStatus::kRunning);
+}
+
+TEST_P(ShimTest, ACreateThatFailsLeavesNothing) {
+  ASSERT_OK(shim_.MakeBundle("web", {"/no/such/program"}));
+  ASSERT_OK(shim_.StartShim("web"));
+  const auto created = shim_.Create("web");
+  // A foreign runtime may look for the program only at start.
+  const absl::Status status = created.ok() ? shim_.Start("web").status() : created.status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/no/such/program"));
+  if (!created.ok()) {
+    EXPECT_THAT(shim_.State("web"), Fails(absl::StatusCode::kNotFound, "web"));
+  }
+}
+
+TEST_P(ShimTest, TheExitOfInitIsTheLast) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Exec("web", "a", {"sleep", "50"}));
+  ASSERT_OK(shim_.Start("web", "a"));
+  ASSERT_OK(shim_.Kill("web", SIGKILL));
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/exit", 2));
+  const auto events = shim_.daemon().events();
+  // TaskExit: 1 container id, 2 process id.
+  EXPECT_THAT(events[events.size() - 2].payload, HasSubstr("\x12\x01"
+                                                           "a"));
+  EXPECT_THAT(events.back().payload, HasSubstr("\x12\x03web"));
+  EXPECT_THAT(shim_.Exec("web", "b", {"true"}),
+              Fails(absl::StatusCode::kFailedPrecondition, "web"));
+}
+
+TEST_P(ShimTest, WithoutAPidNamespaceAllProcessesEndWithInit) {
+  Begin("web", {"sh", "-c", "sleep 100 & sleep 0.2"}, {}, [](oci::Spec& spec) {
+    auto& namespaces = spec.linux_.namespaces;
+    namespaces.erase(std::remove_if(namespaces.begin(), namespaces.end(),
+                                    [](const oci::Namespace& n) { return n.type == "pid"; }),
+                     namespaces.end());
+  });
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.Wait("web").value().code, 0);
+  EXPECT_OK(shim_.Delete("web"));
+}
+
+TEST_P(ShimTest, PauseAndResume) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Simple("Pause", "web"));
+  EXPECT_EQ(shim_.State("web").value(), TaskStatus::kPaused);
+  EXPECT_THAT(shim_.Exec("web", "x", {"true"}),
+              Fails(absl::StatusCode::kFailedPrecondition, "paused"));
+  ASSERT_OK(shim_.Simple("Resume", "web"));
+  EXPECT_EQ(shim_.State("web").value(), TaskStatus::kRunning);
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/resumed"));
+  EXPECT_THAT(shim_.daemon().topics(), IsSupersetOf({"/tasks/paused", "/tasks/resumed"}));
+  EXPECT_OK(shim_.Simple("Stats", "web"));
+  EXPECT_OK(shim_.Simple("Pids", "web"));
+}
+
+TEST_P(ShimTest, AttachSeesAllOutputAndTheExit) {
+  Begin("web", {"sh", "-c", "cat; echo done >&2; exit 5"}, {"", LogUri("attach=wait&stdin=1"), ""});
+  const auto client =
+      attach::Client::Connect(shim_.address(), {"web", "", true, true, true, true, true}).value();
+  EXPECT_TRUE(client->accepted().stdin_open);
+  ASSERT_OK(shim_.Start("web"));
+
+  client->SendStdin("line one\n");
+  client->CloseStdin();
+
+  EXPECT_EQ(Everything(*client), "line one\n|done\n|5");
+  EXPECT_THAT(Log(), HasSubstr("line one\\n"));
+}
+
+TEST_P(ShimTest, OutputBeforeTheFirstClientIsKept) {
+  Begin("web", {"sh", "-c", "echo early; exit 4"}, {"", LogUri("attach=wait"), ""});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Wait("web"));
+  const auto client = attach::Client::Connect(shim_.address(), {"web"}).value();
+  EXPECT_EQ(Everything(*client), "early\n||4");
+}
+
+TEST_P(ShimTest, AFlowControlledClientGetsEveryByte) {
+  // Ten megabytes, read slowly at first: the program waits, nothing is lost.
+  Begin("web", {"sh", "-c", "yes 0123456789abcde | head -c 10000000"},
+        {"", LogUri("attach=wait&format=none"), ""});
+  const auto client =
+      attach::Client::Connect(shim_.address(), {"web", "", false, true, true, true}).value();
+  ASSERT_OK(shim_.Start("web"));
+  ::usleep(200'000);
+  const std::string everything = Everything(*client);
+  EXPECT_EQ(everything.size(), 10'000'000u + 3);
+  EXPECT_EQ(everything.substr(everything.size() - 3), "||0");
+}
+
+TEST_P(ShimTest, ASlowClientNeverStopsTheProgram) {
+  Begin("web", {"sh", "-c", "yes 0123456789abcde | head -c 10000000"},
+        {"", LogUri("format=none"), ""});
+  const auto slow = attach::Client::Connect(shim_.address(), {"web"}).value();
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.Wait("web").value().code, 0);
+  EXPECT_THAT(Everything(*slow), HasSubstr("<lost "));
+}
+
+TEST_P(ShimTest, ATerminalAnswersToResizeAndInput) {
+  Begin("web", {"sh", "-c", "read x; stty size; echo got $x"},
+        {"", LogUri("stdin=1"), "", /*terminal=*/true});
+  const auto client =
+      attach::Client::Connect(shim_.address(), {"web", "", true, true, true, true, false, 90, 30})
+          .value();
+  EXPECT_TRUE(client->accepted().terminal);
+  ASSERT_OK(shim_.Start("web"));
+  client->Resize(101, 43);
+  client->SendStdin("word\n");
+  const std::string everything = Everything(*client);
+  EXPECT_THAT(everything, HasSubstr("43 101"));
+  EXPECT_THAT(everything, HasSubstr("got word"));
+}
+
+TEST_P(ShimTest, FifosCarryTheStreams) {
+  const std::string in = absl::StrCat(shim_.root(), "/in");
+  const std::string out = absl::StrCat(shim_.root(), "/out");
+  for (const std::string& path : {in, out}) ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const sys::UniqueFd reader = sys::Open(out, O_RDONLY | O_NONBLOCK).value();
+  Begin("web", {"cat"}, {in, out, ""});
+  ASSERT_OK(shim_.Start("web"));
+  {
+    const sys::UniqueFd writer = sys::Open(in, O_WRONLY).value();
+    ASSERT_OK(sys::WriteAll(writer, "through the pipes\n"));
+  }
+  std::string close;
+  pb::Writer payload(&close);
+  payload.String(1, "web");
+  payload.Bool(3, true);
+  ASSERT_OK(shim_.Call("CloseIO", close));
+  EXPECT_EQ(shim_.Wait("web").value().code, 0);
+  ASSERT_EQ(::fcntl(reader.get(), F_SETFL, 0), 0);
+  EXPECT_EQ(sys::ReadAll(reader).value(), "through the pipes\n");
+}
+
+TEST_P(ShimTest, AFileTakesTheOutput) {
+  const std::string path = absl::StrCat(shim_.root(), "/sub/out.txt");
+  Begin("web", {"echo", "kept"}, {"", absl::StrCat("file://", path), ""});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_OK(shim_.Delete("web"));
+  EXPECT_EQ(sys::ReadFile(path).value(), "kept\n");
+}
+
+TEST_P(ShimTest, ALoggerTakesTheOutput) {
+  const std::string logger = absl::StrCat(shim_.root(), "/logger");
+  const std::string path = absl::StrCat(shim_.root(), "/logged");
+  ASSERT_OK(sys::WriteFileAtomically(
+      logger,
+      absl::StrCat(
+          "#!/bin/sh\nexec 5>&-\n{ echo \"$CONTAINER_ID $CONTAINER_NAMESPACE $*\"; cat <&3; } > ",
+          path, ".part\nmv ", path, ".part ", path, "\n"),
+      0755));
+  Begin("web", {"echo", "to the logger"},
+        {"", absl::StrCat("binary://", logger, "?key=value"), ""});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_OK(shim_.Delete("web"));
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (!sys::Exists(path) && absl::Now() < deadline) ::usleep(1000);
+  EXPECT_EQ(sys::ReadFile(path).value_or("nothing"), "web test key value\nto the logger\n");
+}
+
+TEST_P(ShimTest, KillingTheShimLeavesTheRestToDelete) {
+  Begin("web", {"sleep", "100"});
+  const int init = shim_.Start("web").value();
+  const int pid = shim_.ShimPid("web").value();
+  ASSERT_EQ(::kill(pid, SIGKILL), 0);
+
+  const Exited exited = shim_.RunDelete("web").value();
+
+  EXPECT_EQ(exited.code, 137);
+  // Reaped by whoever inherited it; at least it does not run any more.
+  const std::string state = sys::ReadFile(absl::StrCat("/proc/", init, "/stat")).value_or(") Z");
+  EXPECT_THAT(state, HasSubstr(") Z"));
+  EXPECT_FALSE(sys::Exists(shim_.address().substr(7)));
+  EXPECT_OK(shim_.RunDelete("web"));
+}
+
+TEST_P(ShimTest, EventsWaitForADaemonThatIsAway) {
+  Begin("web", {"sh", "-c", "exit 9"});
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/create"));
+  shim_.daemon().Stop();
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.Wait("web").value().code, 9);
+
+  shim_.daemon().Start();
+
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/exit"));
+  EXPECT_THAT(shim_.daemon().topics(), ElementsAre("/tasks/create", "/tasks/start", "/tasks/exit"));
+}
+
+TEST_P(ShimTest, TheMountListBecomesTheRoot) {
+  ASSERT_OK(shim_.MakeBundle("web", {"cat", "/etc/mark"}));
+  const std::string image = absl::StrCat(shim_.root(), "/image");
+  ASSERT_EQ(::rename(absl::StrCat(shim_.BundleOf("web"), "/rootfs").c_str(), image.c_str()), 0);
+  ASSERT_OK(sys::WriteFileAtomically(absl::StrCat(image, "/etc/mark"), "lower", 0644));
+  ASSERT_OK(sys::MakeDirectories(absl::StrCat(shim_.BundleOf("web"), "/rootfs"), 0711));
+  ASSERT_OK(shim_.StartShim("web"));
+  std::string payload;
+  pb::Writer writer(&payload);
+  writer.String(1, "web");
+  writer.String(2, shim_.BundleOf("web"));
+  WriteMount(writer, 3, {"bind", image, "", {"rbind", "ro"}});
+  writer.String(6, LogUri());
+  if (*GetParam() != '\0') {
+    std::string options;
+    pb::Writer(&options).String(6, GetParam());
+    WriteAny(writer, 10, "containerd.runc.v1.Options", options);
+  }
+  ASSERT_OK(shim_.Call("Create", payload));
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_OK(shim_.Delete("web"));
+  EXPECT_THAT(Log(), HasSubstr("lower"));
+  EXPECT_THAT(sys::MountPointsBelow(absl::StrCat(shim_.BundleOf("web"), "/rootfs")).value(),
+              ::testing::IsEmpty());
+}
+
+TEST_P(ShimTest, UnknownThingsHaveTheRightCodes) {
+  Begin("web", {"sleep", "100"});
+  EXPECT_THAT(shim_.Simple("State", "nobody"), Fails(absl::StatusCode::kNotFound, "nobody"));
+  EXPECT_OK(shim_.Simple("Connect", "nobody"));
+  EXPECT_THAT(shim_.Simple("Dance", "web"), Fails(absl::StatusCode::kUnimplemented, "Dance"));
+  EXPECT_THAT(shim_.Simple("Checkpoint", "web"), Fails(absl::StatusCode::kUnimplemented, "CRIU"));
+  EXPECT_THAT(shim_.Call("State", "\xff\xff"),
+              Fails(absl::StatusCode::kInvalidArgument, "malformed"));
+  EXPECT_THAT(shim_.Create("web"), Fails(absl::StatusCode::kAlreadyExists, "web"));
+  EXPECT_OK(shim_.client().Call("containerd.task.v3.Task", "Connect", "", {}, absl::Seconds(5)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Library, ShimTest, ::testing::Values(""));
+INSTANTIATE_TEST_SUITE_P(Runc, ShimTest, ::testing::Values("runc"));
+
+class ShimStartTest : public ::testing::Test {
+ protected:
+  void SetUp() override { REQUIRE_ROOT(); }
+  ShimHarness shim_{BuiltBinary("containerd-shim-gantry-v2")};
+};
+
+TEST_F(ShimStartTest, BothFormsOfInputAreUnderstood) {
+  ASSERT_OK(shim_.MakeBundle("a", {"true"}));
+  EXPECT_EQ(shim_.StartShim("a").value(), shim_.address());
+  ASSERT_OK(shim_.MakeBundle("b", {"true"}));
+  std::string params;
+  pb::Writer writer(&params);
+  writer.String(1, "b");
+  writer.String(2, "test");
+  const std::string answer = shim_.StartShim("b", params).value();
+  EXPECT_EQ(answer, absl::StrCat("{\"version\":3,\"address\":\"", shim_.address(),
+                                 "\",\"protocol\":\"ttrpc\"}"));
+}
+
+TEST_F(ShimStartTest, AGroupSharesOneShim) {
+  const auto join = [](oci::Spec& spec) {
+    spec.annotations["io.kubernetes.cri.sandbox-id"] = "pod";
+  };
+  ASSERT_OK(shim_.MakeBundle("pause", {"sleep", "100"}, join));
+  ASSERT_OK(shim_.MakeBundle("app", {"true"}, join));
+  ASSERT_OK(shim_.StartShim("pause"));
+  const std::string address = shim_.address();
+  const int pid = shim_.ShimPid("pause").value();
+
+  ASSERT_OK(shim_.StartShim("app"));
+
+  EXPECT_EQ(shim_.address(), address);
+  EXPECT_EQ(shim_.ShimPid("app").value(), pid);
+  ASSERT_OK(shim_.Create("pause"));
+  ASSERT_OK(shim_.Shutdown("app"));
+  EXPECT_EQ(shim_.ShimPid("pause").value(), pid);
+}
+
+TEST_F(ShimStartTest, ServesOnADescriptorWithoutStart) {
+  ASSERT_OK(shim_.MakeBundle("web", {"true"}));
+  ASSERT_OK(shim_.StartServer("web"));
+  ASSERT_OK(shim_.Create("web"));
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.Wait("web").value().code, 0);
+  ASSERT_OK(shim_.Delete("web"));
+  ASSERT_OK(shim_.Shutdown("web"));
+}
+
+TEST_F(ShimStartTest, DeleteOfNothingIsFine) {
+  ASSERT_OK(shim_.MakeBundle("web", {"true"}));
+  EXPECT_EQ(shim_.RunDelete("web").value().code, 137);
+}
+
+TEST_F(ShimStartTest, TheOutOfMemoryKillerIsNoticed) {
+  ASSERT_OK(
+      shim_.MakeBundle("web", {"sh", "-c", "head -c 200m /dev/zero | tail"}, [](oci::Spec& spec) {
+        spec.process->args = {"dd", "if=/dev/zero", "of=/dev/null", "bs=300M", "count=1"};
+        if (!spec.linux_.resources) spec.linux_.resources.emplace();
+        spec.linux_.resources->memory.emplace();
+        spec.linux_.resources->memory->limit = 16 << 20;
+      }));
+  ASSERT_OK(shim_.StartShim("web"));
+  ASSERT_OK(shim_.Create("web"));
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.Wait("web").value().code, 137);
+  ASSERT_TRUE(shim_.daemon().WaitFor("/tasks/exit"));
+  EXPECT_THAT(shim_.daemon().topics(),
+              ElementsAre("/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"));
+  const ExitRecord record = ReadExitRecord(ExitRecordPath(shim_.BundleOf("web"))).value();
+  EXPECT_EQ(record.reason, "oom");
+  EXPECT_GE(record.oom_kills, 1u);
+}
+
+}  // namespace
+}  // namespace gantry::shim

@@ -1,0 +1,376 @@
+#include "shim/testing/shim_harness.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "lib/base/identifier.h"
+#include "lib/base/status.h"
+#include "lib/sys/errno.h"
+#include "lib/sys/event_loop.h"
+#include "lib/sys/file.h"
+#include "lib/sys/mount.h"
+#include "lib/sys/socket.h"
+#include "lib/ttrpc/minipb.h"
+#include "lib/ttrpc/server.h"
+
+namespace gantry::shim::testing {
+namespace {
+
+constexpr char kNamespace[] = "test";
+constexpr char kService[] = "containerd.task.v2.Task";
+constexpr char kProcessType[] = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const char* const kApplets[] = {"sh",   "sleep", "echo", "cat",  "true", "false", "tty",
+                                "stty", "dd",    "ps",   "kill", "id",   "head",  "yes",
+                                "seq",  "grep",  "test", "ls",   "wc",   "tr"};
+
+std::string IdPayload(const std::string& id, const std::string& exec_id = "") {
+  std::string payload;
+  pb::Writer writer(&payload);
+  writer.String(1, id);
+  writer.String(2, exec_id);
+  return payload;
+}
+
+Exited ParseExit(absl::string_view bytes, uint32_t code_field, uint32_t time_field) {
+  Exited exited;
+  exited.code = 0;
+  pb::Reader reader(bytes);
+  while (reader.Next()) {
+    if (reader.field() == code_field) exited.code = static_cast<int>(reader.varint());
+    if (reader.field() != time_field) continue;
+    int64_t seconds = 0, nanos = 0;
+    pb::Reader time(reader.bytes());
+    while (time.Next()) {
+      if (time.field() == 1) seconds = time.signed_varint();
+      if (time.field() == 2) nanos = time.signed_varint();
+    }
+    exited.time = absl::FromUnixSeconds(seconds) + absl::Nanoseconds(nanos);
+  }
+  return exited;
+}
+
+absl::StatusOr<int> ParsePid(const absl::StatusOr<std::string>& answer) {
+  RETURN_IF_ERROR(answer.status());
+  pb::Reader reader(*answer);
+  while (reader.Next()) {
+    if (reader.field() == 1) return static_cast<int>(reader.varint());
+  }
+  return 0;
+}
+
+}  // namespace
+
+EventDaemon::EventDaemon(std::string path) : path_(std::move(path)) { Start(); }
+
+EventDaemon::~EventDaemon() { Stop(); }
+
+void EventDaemon::Start() {
+  stop_ = false;
+  std::atomic<bool> ready{false};
+  thread_ = std::thread([this, &ready] {
+    auto loop = sys::EventLoop::Create().value();
+    ttrpc::Server server(*loop, [this](const ttrpc::Request& request,
+                                       const ttrpc::Responder& responder) {
+      if (const int code = refuse_.exchange(0); code != 0) {
+        responder.Reply(absl::Status(static_cast<absl::StatusCode>(code), "refused by the test"));
+        return;
+      }
+      Seen seen;
+      pb::Reader outer(request.payload);
+      while (outer.Next()) {
+        pb::Reader envelope(outer.bytes());
+        while (envelope.Next()) {
+          if (envelope.field() == 2) seen.ns = envelope.text();
+          if (envelope.field() == 3) seen.topic = envelope.text();
+          if (envelope.field() == 4) {
+            const Any any = ParseAny(envelope.bytes()).value();
+            seen.type_url = any.type_url;
+            seen.payload = any.value;
+          }
+        }
+      }
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        events_.push_back(std::move(seen));
+      }
+      responder.Reply(absl::OkStatus());
+    });
+    sys::UniqueFd listener = sys::ListenUnix(path_).value();
+    ::fcntl(listener.get(), F_SETFL, O_NONBLOCK);
+    if (!server.Listen(std::move(listener)).ok()) abort();
+    ready = true;
+    while (!stop_) (void)loop->RunOnce(absl::Milliseconds(5));
+  });
+  while (!ready) std::this_thread::yield();
+}
+
+void EventDaemon::Stop() {
+  stop_ = true;
+  if (thread_.joinable()) thread_.join();
+  (void)sys::Unlink(path_);
+}
+
+std::vector<EventDaemon::Seen> EventDaemon::events() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return events_;
+}
+
+std::vector<std::string> EventDaemon::topics() const {
+  std::vector<std::string> topics;
+  for (const Seen& seen : events()) topics.push_back(seen.topic);
+  return topics;
+}
+
+bool EventDaemon::WaitFor(const std::string& topic, int count) const {
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  for (;;) {
+    int found = 0;
+    for (const std::string& seen : topics()) found += seen == topic;
+    if (found >= count) return true;
+    if (absl::Now() > deadline) return false;
+    ::poll(nullptr, 0, 2);
+  }
+}
+
+ShimHarness::ShimHarness(std::string binary, std::string runtime_binary)
+    : binary_(std::move(binary)),
+      runtime_binary_(std::move(runtime_binary)),
+      root_(sys::TempDir::Create("/tmp").value()),
+      daemon_(std::make_unique<EventDaemon>(absl::StrCat(root_.path(), "/d.sock.ttrpc"))) {}
+
+ShimHarness::~ShimHarness() {
+  client_.reset();
+  servers_.clear();
+  // Whatever a failed test left: its processes, mounts and shims, by the way that `delete` knows.
+  for (const std::string& id : ids_) {
+    const absl::StatusOr<std::string> address =
+        sys::ReadFile(absl::StrCat(BundleOf(id), "/address"), 4096);
+    if (address.ok()) {
+      auto client = ttrpc::Client::Connect(*address);
+      if (client.ok()) {
+        std::string now = IdPayload(id);
+        pb::Writer(&now).Bool(2, true);
+        (void)(*client)->Call(kService, "Shutdown", now, {}, absl::Seconds(3));
+      }
+    }
+    (void)RunDelete(id);
+    (void)sys::UnmountTree(absl::StrCat(BundleOf(id), "/rootfs"));
+  }
+}
+
+std::string ShimHarness::BundleOf(const std::string& id) const {
+  return absl::StrCat(root_.path(), "/b/", id);
+}
+
+absl::Status ShimHarness::MakeBundle(const std::string& id, const std::vector<std::string>& args,
+                                     const std::function<void(oci::Spec&)>& edit) {
+  const std::string bin = absl::StrCat(BundleOf(id), "/rootfs/bin");
+  RETURN_IF_ERROR(sys::MakeDirectories(bin, 0755));
+  for (const char* directory : {"proc", "sys", "dev", "tmp", "etc"}) {
+    RETURN_IF_ERROR(sys::MakeDirectories(absl::StrCat(BundleOf(id), "/rootfs/", directory), 0755));
+  }
+  ASSIGN_OR_RETURN(const std::string busybox, sys::ReadFile("/bin/busybox"));
+  RETURN_IF_ERROR(sys::WriteFileAtomically(absl::StrCat(bin, "/busybox"), busybox, 0755));
+  for (const char* applet : kApplets) {
+    if (::symlink("busybox", absl::StrCat(bin, "/", applet).c_str()) != 0 && errno != EEXIST) {
+      return sys::ErrnoError(errno, "link an applet");
+    }
+  }
+  oci::Spec spec = oci::DefaultSpec();
+  spec.oci_version = "1.0.2";
+  spec.root = oci::Root{"rootfs", false};
+  spec.process->args = args;
+  spec.process->env = {"PATH=/bin"};
+  spec.hostname = id;
+  spec.linux_.cgroups_path = absl::StrCat("/gantry-shim-test/", root_.path().substr(5), "-", id);
+  if (edit) edit(spec);
+  ids_.push_back(id);
+  return sys::WriteFileAtomically(absl::StrCat(BundleOf(id), "/config.json"), oci::WriteSpec(spec),
+                                  0644);
+}
+
+absl::StatusOr<std::string> ShimHarness::RunBinary(const std::string& id,
+                                                   const std::vector<std::string>& words,
+                                                   const std::string& input) {
+  int in[2], out[2];
+  if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0) {
+    return sys::ErrnoError(errno, "make pipes");
+  }
+  sys::UniqueFd in_read(in[0]), in_write(in[1]), out_read(out[0]), out_write(out[1]);
+  sys::SpawnOptions spawn;
+  spawn.argv = {binary_,
+                "-namespace",
+                kNamespace,
+                "-address",
+                absl::StrCat(root_.path(), "/d.sock"),
+                "-publish-binary",
+                "/bin/true",
+                "-id",
+                id};
+  spawn.argv.insert(spawn.argv.end(), words.begin(), words.end());
+  spawn.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                       absl::StrCat("TTRPC_ADDRESS=", root_.path(), "/d.sock.ttrpc"),
+                       "MAX_SHIM_VERSION=2", "GOMAXPROCS=2"};
+  if (const char* failpoints = ::getenv("GANTRY_TEST_FAILPOINTS"); failpoints != nullptr) {
+    spawn.environment.push_back(absl::StrCat("GANTRY_FAILPOINTS=", failpoints));
+  }
+  spawn.working_directory = BundleOf(id);
+  spawn.descriptors = {{in_read.get(), 0}, {out_write.get(), 1}, {out_write.get(), 2}};
+  spawn.new_process_group = true;
+  ASSIGN_OR_RETURN(sys::Child child, sys::Spawn(spawn));
+  out_write.Reset();
+  RETURN_IF_ERROR(sys::WriteAll(in_write, input));
+  in_write.Reset();
+  ASSIGN_OR_RETURN(std::string output, sys::ReadAll(out_read));
+  ASSIGN_OR_RETURN(const sys::ExitStatus exit, child.Wait(absl::Seconds(30)));
+  if (exit.code != 0) return absl::UnknownError(absl::StrCat("exit ", exit.code, ": ", output));
+  return output;
+}
+
+absl::StatusOr<std::string> ShimHarness::StartShim(const std::string& id,
+                                                   const std::string& input) {
+  const std::string fifo = absl::StrCat(BundleOf(id), "/log");
+  ::mkfifo(fifo.c_str(), 0700);
+  ASSIGN_OR_RETURN(log_fifos_[id], sys::Open(fifo, O_RDWR | O_NONBLOCK));
+  ASSIGN_OR_RETURN(std::string answer, RunBinary(id, {"start"}, input));
+  std::string address = answer;
+  if (const size_t at = answer.find("unix://"); at != std::string::npos) {
+    address = answer.substr(at, answer.find('"', at) - at);
+  }
+  RETURN_IF_ERROR(Connect(address));
+  return answer;
+}
+
+absl::Status ShimHarness::StartServer(const std::string& id) {
+  const std::string path = absl::StrCat(root_.path(), "/", RandomHex(4), ".s");
+  ASSIGN_OR_RETURN(const sys::UniqueFd listener, sys::ListenUnix(path));
+  sys::SpawnOptions spawn;
+  spawn.argv = {binary_,
+                "-namespace",
+                kNamespace,
+                "-id",
+                id,
+                "-address",
+                absl::StrCat(root_.path(), "/d.sock")};
+  spawn.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+  spawn.working_directory = BundleOf(id);
+  spawn.descriptors = {{listener.get(), 3}};
+  ASSIGN_OR_RETURN(sys::Child child, sys::Spawn(spawn));
+  servers_.push_back(std::move(child));
+  return Connect(absl::StrCat("unix://", path));
+}
+
+absl::Status ShimHarness::Connect(const std::string& address) {
+  address_ = address;
+  ASSIGN_OR_RETURN(client_, ttrpc::Client::Connect(address));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ShimHarness::Call(const std::string& method, const std::string& payload,
+                                              absl::Duration timeout) {
+  if (client_ == nullptr) return absl::FailedPreconditionError("the shim was not started");
+  return client_->Call(kService, method, payload, {{"containerd-namespace-ttrpc", kNamespace}},
+                       timeout);
+}
+
+absl::Status ShimHarness::Simple(const std::string& method, const std::string& id) {
+  return Call(method, IdPayload(id)).status();
+}
+
+absl::StatusOr<int> ShimHarness::Create(const std::string& id, const Streams& streams) {
+  std::string payload;
+  pb::Writer writer(&payload);
+  writer.String(1, id);
+  writer.String(2, BundleOf(id));
+  writer.Bool(4, streams.terminal);
+  writer.String(5, streams.in);
+  writer.String(6, streams.out);
+  writer.String(7, streams.err);
+  if (!runtime_binary_.empty()) {
+    std::string options;
+    pb::Writer inner(&options);
+    inner.String(6, runtime_binary_);
+    inner.String(7, absl::StrCat(root_.path(), "/state"));
+    WriteAny(writer, 10, "containerd.runc.v1.Options", options);
+  }
+  return ParsePid(Call("Create", payload));
+}
+
+absl::StatusOr<int> ShimHarness::Start(const std::string& id, const std::string& exec_id) {
+  return ParsePid(Call("Start", IdPayload(id, exec_id)));
+}
+
+absl::Status ShimHarness::Exec(const std::string& id, const std::string& exec_id,
+                               const std::vector<std::string>& args, const Streams& streams) {
+  oci::Process process;
+  process.terminal = streams.terminal;
+  process.args = args;
+  process.env = {"PATH=/bin"};
+  process.cwd = "/";
+  std::string payload;
+  pb::Writer writer(&payload);
+  writer.String(1, id);
+  writer.String(2, exec_id);
+  writer.Bool(3, streams.terminal);
+  writer.String(4, streams.in);
+  writer.String(5, streams.out);
+  writer.String(6, streams.err);
+  WriteAny(writer, 7, kProcessType, oci::WriteProcess(process));
+  return Call("Exec", payload).status();
+}
+
+absl::StatusOr<Exited> ShimHarness::Wait(const std::string& id, const std::string& exec_id) {
+  ASSIGN_OR_RETURN(const std::string answer, Call("Wait", IdPayload(id, exec_id)));
+  return ParseExit(answer, 1, 2);
+}
+
+absl::Status ShimHarness::Kill(const std::string& id, int signal, const std::string& exec_id,
+                               bool all) {
+  std::string payload = IdPayload(id, exec_id);
+  pb::Writer writer(&payload);
+  writer.Varint(3, static_cast<uint64_t>(signal));
+  writer.Bool(4, all);
+  return Call("Kill", payload).status();
+}
+
+absl::StatusOr<Exited> ShimHarness::Delete(const std::string& id, const std::string& exec_id) {
+  ASSIGN_OR_RETURN(const std::string answer, Call("Delete", IdPayload(id, exec_id)));
+  return ParseExit(answer, 2, 3);
+}
+
+absl::StatusOr<TaskStatus> ShimHarness::State(const std::string& id, const std::string& exec_id) {
+  ASSIGN_OR_RETURN(const std::string answer, Call("State", IdPayload(id, exec_id)));
+  pb::Reader reader(answer);
+  while (reader.Next()) {
+    if (reader.field() == 4) return static_cast<TaskStatus>(reader.varint());
+  }
+  return TaskStatus::kUnknown;
+}
+
+absl::Status ShimHarness::Shutdown(const std::string& id) {
+  return Call("Shutdown", IdPayload(id)).status();
+}
+
+absl::StatusOr<int> ShimHarness::ShimPid(const std::string& id) {
+  return ParsePid(Call("Connect", IdPayload(id)));
+}
+
+absl::StatusOr<Exited> ShimHarness::RunDelete(const std::string& id) {
+  ASSIGN_OR_RETURN(const std::string output,
+                   RunBinary(id, {"-bundle", BundleOf(id), "delete"}, ""));
+  return ParseExit(output, 2, 3);
+}
+
+std::string BuiltBinary(const std::string& name) {
+  const char* directory = ::getenv("GANTRY_BIN");
+  return absl::StrCat(directory == nullptr ? "build/dev/bin" : directory, "/", name);
+}
+
+}  // namespace gantry::shim::testing

@@ -1,0 +1,123 @@
+// Drives a shim binary as a daemon does: bundle, `start`, ttrpc calls, events, `delete`. For tests
+// and benchmarks; works with containerd's own shims as well.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "lib/oci/spec.h"
+#include "lib/sys/process.h"
+#include "lib/sys/temp_dir.h"
+#include "lib/ttrpc/client.h"
+#include "shim/wire.h"
+
+namespace gantry::shim::testing {
+
+// The daemon's event socket: keeps what was forwarded, in order. Thread-safe.
+class EventDaemon {
+ public:
+  struct Seen {
+    std::string ns, topic, type_url, payload;
+  };
+  explicit EventDaemon(std::string path);
+  ~EventDaemon();
+
+  void Start();  // Done by the constructor.
+  void Stop();   // The socket is gone until Start().
+  std::vector<Seen> events() const;
+  std::vector<std::string> topics() const;
+  // Waits until `count` events with this topic were seen; false after ten seconds.
+  bool WaitFor(const std::string& topic, int count = 1) const;
+  // The next call is refused with this code, once.
+  void RefuseOnce(absl::StatusCode code) { refuse_ = static_cast<int>(code); }
+
+ private:
+  void Serve();
+  const std::string path_;
+  std::atomic<bool> stop_{false};
+  std::atomic<int> refuse_{0};
+  mutable std::mutex mutex_;
+  std::vector<Seen> events_;
+  std::thread thread_;
+};
+
+struct Exited {
+  int code = -1;
+  absl::Time time;
+};
+
+// A private state directory with bundles, and one shim (or several). Not thread-safe.
+class ShimHarness {
+ public:
+  // `binary`: a path. `runtime_binary`: empty for the shim's default, else named in the options.
+  explicit ShimHarness(std::string binary, std::string runtime_binary = "");
+  ~ShimHarness();
+
+  const std::string& root() const { return root_.path(); }
+  std::string BundleOf(const std::string& id) const;
+  EventDaemon& daemon() { return *daemon_; }
+  ttrpc::Client& client() { return *client_; }
+  const std::string& address() const { return address_; }
+
+  // A busybox bundle that runs `args`; `edit` changes the configuration before it is written.
+  absl::Status MakeBundle(const std::string& id, const std::vector<std::string>& args,
+                          const std::function<void(oci::Spec&)>& edit = nullptr);
+  // Runs `start` and connects. The answer, as printed, is returned.
+  absl::StatusOr<std::string> StartShim(const std::string& id, const std::string& input = "");
+  // Serves with the listener on descriptor 3, without `start`.
+  absl::Status StartServer(const std::string& id);
+  absl::Status Connect(const std::string& address);
+
+  struct Streams {
+    std::string in, out, err;
+    bool terminal = false;
+  };
+  absl::StatusOr<int> Create(const std::string& id, const Streams& streams);
+  absl::StatusOr<int> Create(const std::string& id) { return Create(id, Streams()); }
+  absl::StatusOr<int> Start(const std::string& id, const std::string& exec_id = "");
+  absl::Status Exec(const std::string& id, const std::string& exec_id,
+                    const std::vector<std::string>& args, const Streams& streams);
+  absl::Status Exec(const std::string& id, const std::string& exec_id,
+                    const std::vector<std::string>& args) {
+    return Exec(id, exec_id, args, Streams());
+  }
+  absl::StatusOr<Exited> Wait(const std::string& id, const std::string& exec_id = "");
+  absl::Status Kill(const std::string& id, int signal, const std::string& exec_id = "",
+                    bool all = false);
+  absl::StatusOr<Exited> Delete(const std::string& id, const std::string& exec_id = "");
+  absl::StatusOr<TaskStatus> State(const std::string& id, const std::string& exec_id = "");
+  absl::Status Shutdown(const std::string& id);
+  absl::StatusOr<std::string> Call(const std::string& method, const std::string& payload,
+                                   absl::Duration timeout = absl::Seconds(60));
+  absl::Status Simple(const std::string& method, const std::string& id);  // Pause, Resume …
+  // Pid of the serving process (Connect).
+  absl::StatusOr<int> ShimPid(const std::string& id);
+  // Runs `delete`; the raw DeleteResponse.
+  absl::StatusOr<Exited> RunDelete(const std::string& id);
+
+ private:
+  absl::StatusOr<std::string> RunBinary(const std::string& id,
+                                        const std::vector<std::string>& words,
+                                        const std::string& input);
+  const std::string binary_;
+  const std::string runtime_binary_;
+  sys::TempDir root_;
+  std::unique_ptr<EventDaemon> daemon_;
+  std::string address_;
+  std::unique_ptr<ttrpc::Client> client_;
+  std::map<std::string, sys::UniqueFd> log_fifos_;
+  std::vector<std::string> ids_;
+  std::vector<sys::Child> servers_;
+};
+
+// "<build>/bin/<name>", from GANTRY_BIN.
+std::string BuiltBinary(const std::string& name);
+
+}  // namespace gantry::shim::testing
