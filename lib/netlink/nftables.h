@@ -24,8 +24,8 @@ namespace gantry::netlink {
 // rules need; InvalidArgument — what nft said. Thread-safe (one at a time).
 absl::Status ApplyRuleset(const std::string& commands);
 
-// The elements of one map of an "ip" table. Keys and data are the kernel's: the fields one after
-// another, each padded to four bytes, in network order. Thread-compatible.
+// The elements of one map of an "ip" table. Keys and data are the kernel's: in network order, and
+// where they are concatenations, each field padded to four bytes. Thread-compatible.
 class MapElements {
  public:
   MapElements(std::string table, std::string map)

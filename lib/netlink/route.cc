@@ -184,6 +184,19 @@ void DeleteLink(Batch& batch, absl::string_view name) {
   batch.PutString(IFLA_IFNAME, name);
 }
 
+void SetGroup(Batch& batch, absl::string_view name, uint32_t group) {
+  batch.Begin(RTM_NEWLINK, 0, absl::StrCat("move the interface '", name, "' to a group"), ENODEV);
+  batch.PutStruct(LinkHeader(0, 0));
+  batch.PutString(IFLA_IFNAME, name);
+  batch.PutU32(IFLA_GROUP, group);
+}
+
+void DeleteGroup(Batch& batch, uint32_t group) {
+  batch.Begin(RTM_DELLINK, 0, absl::StrCat("delete the interfaces of group ", group), ENODEV);
+  batch.PutStruct(LinkHeader(0, 0));
+  batch.PutU32(IFLA_GROUP, group);
+}
+
 void AddAddress(Batch& batch, int index, const Ipv4Prefix& address) {
   batch.Begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL,
               absl::StrCat("give interface ", index, " the address '", address.ToString(), "'"),

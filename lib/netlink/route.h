@@ -57,7 +57,11 @@ void SetUp(Batch& batch, absl::string_view name);
 void SetMaster(Batch& batch, int index, int bridge_index);
 void Rename(Batch& batch, int index, absl::string_view name);
 void MoveToNamespace(Batch& batch, int index, const sys::UniqueFd& network_namespace);
-void DeleteLink(Batch& batch, absl::string_view name);  // Fine when it is not there.
+void DeleteLink(Batch& batch, absl::string_view name);                // Fine when it is not there.
+void SetGroup(Batch& batch, absl::string_view name, uint32_t group);  // Likewise.
+// All interfaces of a group at once: the kernel's waits (tens of milliseconds) are then needed only
+// once. Fine when there are none.
+void DeleteGroup(Batch& batch, uint32_t group);
 // The address with its subnet's length, and the broadcast address. Fine when it is there already.
 void AddAddress(Batch& batch, int index, const Ipv4Prefix& address);
 void AddDefaultRoute(Batch& batch, Ipv4Address gateway);

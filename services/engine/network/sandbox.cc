@@ -102,7 +102,14 @@ absl::Status SandboxStore::FillNamespace(const Sandbox& sandbox, const BridgeSta
 absl::Status SandboxStore::Remove(const std::vector<std::string>& endpoint_ids) const {
   if (endpoint_ids.empty()) return absl::OkStatus();
   netlink::Batch batch;
-  for (const std::string& id : endpoint_ids) netlink::DeleteLink(batch, LinkName(id));
+  if (endpoint_ids.size() == 1) {
+    netlink::DeleteLink(batch, LinkName(endpoint_ids[0]));
+  } else {
+    for (const std::string& id : endpoint_ids) {
+      netlink::SetGroup(batch, LinkName(id), GroupLeaving());
+    }
+    netlink::DeleteGroup(batch, GroupLeaving());
+  }
   absl::StatusOr<netlink::Socket> host = netlink::Socket::Open(NETLINK_ROUTE);
   absl::Status result = host.ok() ? host->Execute(batch) : host.status();
   result = FirstError(result, FAILPOINT("network.remove_sandbox.after_links"));
@@ -129,7 +136,7 @@ absl::StatusOr<SandboxStore::Inventory> SandboxStore::List() const {
   ASSIGN_OR_RETURN(netlink::Socket host, netlink::Socket::Open(NETLINK_ROUTE));
   ASSIGN_OR_RETURN(std::vector<netlink::Link> links, netlink::ListLinks(host));
   for (netlink::Link& link : links) {
-    if (link.group != group_) continue;
+    if (link.group != group_ && link.group != GroupLeaving()) continue;
     if (link.kind == "bridge") {
       inventory.bridges.push_back(std::move(link));
     } else if (link.kind == "veth" && absl::StartsWith(link.name, kLinkPrefix)) {

@@ -67,6 +67,8 @@ class SandboxStore {
  private:
   absl::Status FillNamespace(const Sandbox& sandbox, const BridgeState& bridge,
                              netlink::Socket& host, const sys::UniqueFd& made) const;
+  // Where interfaces wait to be deleted together. Ours as well.
+  uint32_t GroupLeaving() const { return group_ ^ 0x40000000u; }
 
   const std::string directory_;
   const uint32_t group_;
