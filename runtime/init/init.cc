@@ -222,6 +222,7 @@ void CloseOthers(const InitPlan& plan) {
   const unsigned kept = static_cast<unsigned>(plan.start_socket);
   if (kept > first) kernel::CloseRange(first, kept - 1, 0);
   kernel::CloseRange(std::max(first, kept + 1), ~0u, 0);
+  ::close(plan.channel);  // Where a gap among the preserved ones put it below.
 }
 
 // Waits for Start. The answer goes over the descriptor that Start sends: its closing by execve is
