@@ -113,7 +113,7 @@ absl::Status MakeLateNamespaces(InitPlan& plan) {
   if (plan.late_namespaces == 0) return absl::OkStatus();
   if (::unshare(static_cast<int>(plan.late_namespaces)) != 0) return ErrnoError(errno, "make namespaces");
   int raw_pidfd = -1;
-  const pid_t pid = kernel::Clone(CLONE_PARENT, &raw_pidfd, SIGCHLD);
+  const pid_t pid = kernel::Clone(CLONE_PARENT, &raw_pidfd, 0 /* as this one */);
   if (pid < 0) return ErrnoError(errno, "clone the init");
   if (pid == 0) {
     if (::setsid() < 0) return ErrnoError(errno, "start a session");
@@ -151,9 +151,7 @@ absl::Status SetUpFiles(InitPlan& plan, Stopwatch& watch) {
   RETURN_IF_ERROR(rootfs.WriteSysctls());
   UniqueFd slave;
   if (plan.spec->process->terminal) {
-    UniqueFd proc_fd(::open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!proc_fd.ok()) return ErrnoError(errno, "open '/proc/self/fd'");
-    ASSIGN_OR_RETURN(Terminal terminal, OpenTerminal(rootfs.root(), proc_fd, plan.terminal_size));
+    ASSIGN_OR_RETURN(Terminal terminal, OpenTerminal(rootfs.root(), plan.terminal_size));
     RETURN_IF_ERROR(rootfs.MountConsole(terminal.slave));
     RETURN_IF_ERROR(SendMessage(plan.channel, Message::kConsole, "", terminal.master.get()));
     slave = std::move(terminal.slave);
@@ -278,15 +276,13 @@ absl::Status SetUpExec(ExecPlan& plan, ProcessSetup& process) {
   RETURN_IF_ERROR(SetCpuAffinity(plan.cpu_affinity_final));
   RETURN_IF_ERROR(process.Label());
   if (plan.new_keyring) RETURN_IF_ERROR(NewKeyring("exec"));
-  UniqueFd proc_fd(::open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!proc_fd.ok()) return ErrnoError(errno, "open '/proc/self/fd'");
   if (plan.namespaces != 0 && ::setns(plan.init_pidfd.get(), plan.namespaces) != 0) {
     return ErrnoError(errno, "join the namespaces of the container");
   }
   plan.init_pidfd.Reset();
   if (plan.second_child) {
     int raw_pidfd = -1;
-    const pid_t pid = kernel::Clone(CLONE_PARENT, &raw_pidfd, SIGCHLD);
+    const pid_t pid = kernel::Clone(CLONE_PARENT, &raw_pidfd, 0 /* as this one */);
     if (pid < 0) return ErrnoError(errno, "clone the process");
     if (pid > 0) {
       const absl::Status sent = SendMessage(plan.channel, Message::kPid, absl::StrCat(pid), raw_pidfd);
@@ -299,13 +295,12 @@ absl::Status SetUpExec(ExecPlan& plan, ProcessSetup& process) {
   if (plan.terminal) {
     UniqueFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root.ok()) return ErrnoError(errno, "open the container's root");
-    ASSIGN_OR_RETURN(Terminal terminal, OpenTerminal(root, proc_fd, plan.terminal_size));
+    ASSIGN_OR_RETURN(Terminal terminal, OpenTerminal(root, plan.terminal_size));
     RETURN_IF_ERROR(SendMessage(plan.channel, Message::kConsole, "", terminal.master.get()));
     RETURN_IF_ERROR(InstallTerminal(terminal.slave, plan.process.process->user));
   } else {
     RETURN_IF_ERROR(InstallStdio(plan.stdio, plan.process.process->user.uid));
   }
-  proc_fd.Reset();
   RETURN_IF_ERROR(process.Limit());
   RETURN_IF_ERROR(process.Become());
   RETURN_IF_ERROR(DieWithCreator());

@@ -239,27 +239,37 @@ absl::Status InstallStdio(const Stdio& stdio, uid_t uid) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Terminal> OpenTerminal(const UniqueFd& root, const UniqueFd& proc_fd,
-                                      const TerminalSize& size) {
-  // The container may have put anything there: it is looked at before it is opened for real.
-  open_how how = {};
-  how.flags = O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  UniqueFd path(static_cast<int>(
-      ::syscall(SYS_openat2, root.get(), "/dev/pts/ptmx", &how, sizeof how)));
-  struct stat info = {};
-  struct statfs file_system = {};
-  if (!path.ok() || ::fstat(path.get(), &info) != 0 || ::fstatfs(path.get(), &file_system) != 0) {
-    return ErrnoError(errno, "open '/dev/pts/ptmx' of the container, which a terminal needs");
+namespace {
+
+// The container's own ptmx. Looked at before it is opened for real, since the container may have put
+// anything there, and again afterwards, since it may have changed it.
+absl::StatusOr<UniqueFd> OpenPtmx(const UniqueFd& root) {
+  UniqueFd master;
+  for (const uint64_t flags : {uint64_t{O_PATH}, uint64_t{O_RDWR | O_NOCTTY}}) {
+    open_how how = {};
+    how.flags = flags | O_CLOEXEC;
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    master.Reset(static_cast<int>(
+        ::syscall(SYS_openat2, root.get(), "/dev/pts/ptmx", &how, sizeof how)));
+    struct stat info = {};
+    struct statfs file_system = {};
+    if (!master.ok() || ::fstat(master.get(), &info) != 0 ||
+        ::fstatfs(master.get(), &file_system) != 0) {
+      return ErrnoError(errno, "open '/dev/pts/ptmx' of the container, which a terminal needs");
+    }
+    if (file_system.f_type != DEVPTS_SUPER_MAGIC || !S_ISCHR(info.st_mode) ||
+        info.st_rdev != ::makedev(5, 2)) {
+      return absl::PermissionDeniedError("'/dev/pts/ptmx' of the container is not a devpts' ptmx");
+    }
   }
-  if (file_system.f_type != DEVPTS_SUPER_MAGIC || !S_ISCHR(info.st_mode) ||
-      info.st_rdev != ::makedev(5, 2)) {
-    return absl::PermissionDeniedError("'/dev/pts/ptmx' of the container is not a devpts' ptmx");
-  }
+  return master;
+}
+
+}  // namespace
+
+absl::StatusOr<Terminal> OpenTerminal(const UniqueFd& root, const TerminalSize& size) {
   Terminal terminal;
-  terminal.master.Reset(::openat(proc_fd.get(), std::to_string(path.get()).c_str(),
-                                 O_RDWR | O_NOCTTY | O_CLOEXEC));
-  if (!terminal.master.ok()) return ErrnoError(errno, "open a new terminal");
+  ASSIGN_OR_RETURN(terminal.master, OpenPtmx(root));
   int unlock = 0;
   if (::ioctl(terminal.master.get(), TIOCSPTLCK, &unlock) != 0) {
     return ErrnoError(errno, "unlock the terminal");

@@ -62,12 +62,11 @@ absl::Status InstallStdio(const Stdio& stdio, uid_t uid);
 // `slave` as controlling terminal and 0, 1, 2. The caller leads a session of its own.
 absl::Status InstallTerminal(const sys::UniqueFd& slave, const oci::User& user);
 
-// A new pair in the container's devpts, found from `root`; `proc_fd` is the host's /proc/self/fd.
+// A new pair in the container's devpts, found from `root`.
 struct Terminal {
   sys::UniqueFd master, slave;
 };
-absl::StatusOr<Terminal> OpenTerminal(const sys::UniqueFd& root, const sys::UniqueFd& proc_fd,
-                                      const TerminalSize& size);
+absl::StatusOr<Terminal> OpenTerminal(const sys::UniqueFd& root, const TerminalSize& size);
 
 // Writes "0" to each, which moves this single-threaded process into the cgroup.
 absl::Status JoinCgroups(const std::vector<sys::UniqueFd>& tasks);
