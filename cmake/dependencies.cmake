@@ -42,3 +42,7 @@ gantry_package(prometheus LIBRARIES prometheus-cpp-core)
 gantry_package(prometheus_pull LIBRARIES prometheus-cpp-pull prometheus-cpp-core)
 gantry_package(nftables LIBRARIES nftables)
 gantry_package(civetweb LIBRARIES civetweb-cpp civetweb)
+
+# What unpacks layers. Static where Debian has archives, so that the unpack worker, one process a
+# layer, starts without the shared objects of libarchive's other formats.
+gantry_package(unpack ARCHIVES archive zstd crypto LIBRARIES isal)
