@@ -38,7 +38,7 @@ absl::Status Errno(const char* attempt, const std::string& path) {
 absl::Time ModifiedTime(const struct stat& status) { return absl::TimeFromTimespec(status.st_mtim); }
 
 sys::UniqueFd OpenChild(int directory, const std::string& name, int flags) {
-  return sys::UniqueFd(::openat(directory, name.c_str(), flags | O_NOFOLLOW | O_CLOEXEC));
+  return sys::UniqueFd(OpenChildAt(directory, name, flags));
 }
 
 // Reads one extended attribute; empty optional when there is none.

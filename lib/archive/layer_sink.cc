@@ -188,8 +188,7 @@ absl::Status LayerSink::AddFile(int parent, const std::string& name, const TarEn
     return absl::ResourceExhaustedError(absl::StrCat(
         "the layer has more than ", limits_.max_bytes, " bytes of files (max_layer_bytes)"));
   }
-  sys::UniqueFd file(::openat(parent, name.c_str(),
-                              O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  sys::UniqueFd file(OpenChildAt(parent, name, O_WRONLY | O_CREAT | O_EXCL, 0600));
   if (!file.ok()) {
     if (errno == EEXIST) return absl::AlreadyExistsError("");
     return sys::ErrnoError(errno, "create the file");
@@ -236,8 +235,7 @@ absl::Status LayerSink::AddDirectory(int parent, const std::string& path, const 
       if (was_whiteout) opaque_.insert(path);
     }
   }
-  sys::UniqueFd directory(
-      ::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  sys::UniqueFd directory(OpenChildAt(parent, name, O_RDONLY | O_DIRECTORY));
   if (!directory.ok()) return sys::ErrnoError(errno, "open the directory");
   implicit_.erase(path);
   directory_times_[path] = entry.modified;

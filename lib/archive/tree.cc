@@ -30,7 +30,7 @@ struct CloseDirectory {
 
 absl::StatusOr<std::unique_ptr<DIR, CloseDirectory>> OpenDirectory(int parent,
                                                                   const std::string& name) {
-  const int fd = ::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  const int fd = OpenChildAt(parent, name, O_RDONLY | O_DIRECTORY);
   if (fd < 0) {
     return sys::ErrnoError(errno, absl::StrCat("open directory '", EscapeForTerminal(name), "'"));
   }
@@ -77,6 +77,18 @@ int OpenInTree(int root, const std::string& path, int flags, bool follow) {
     if (fd >= 0) return fd;
     // A rename anywhere on the host during the walk makes openat2 ask for another try.
     if (errno != EINTR && errno != EAGAIN) return -errno;
+  }
+}
+
+int OpenChildAt(int directory, const std::string& name, int flags, mode_t mode) {
+  struct open_how how = {};
+  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW | O_CLOEXEC);
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  for (;;) {
+    const int fd =
+        static_cast<int>(::syscall(SYS_openat2, directory, name.c_str(), &how, sizeof(how)));
+    if (fd >= 0 || (errno != EINTR && errno != EAGAIN)) return fd;
   }
 }
 
