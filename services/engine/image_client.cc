@@ -1,0 +1,52 @@
+#include "services/engine/image_client.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "lib/base/status.h"
+#include "services/engine/peer_call.h"
+
+namespace gantry::engine {
+namespace {
+
+// As people know it: a name without a tag means `latest`.
+std::string WithTag(const std::string& reference) {
+  const size_t slash = reference.rfind('/');
+  const size_t from = slash == std::string::npos ? 0 : slash;
+  if (reference.find('@') != std::string::npos || reference.find(':', from) != std::string::npos) {
+    return reference;
+  }
+  return absl::StrCat(reference, ":latest");
+}
+
+}  // namespace
+
+ImageClient::ImageClient(const std::shared_ptr<grpc::Channel>& channel, std::string namespace_name)
+    : namespace_(std::move(namespace_name)), images_(image::v1::Images::NewStub(channel)) {}
+
+absl::StatusOr<image::v1::ImageDetails> ImageClient::Inspect(const std::string& reference) {
+  image::v1::InspectImageRequest request;
+  request.set_reference(reference);
+  image::v1::ImageDetails details;
+  const absl::Status status = CallTwice(
+      "image", rpc::kShortCall, namespace_,
+      [&](grpc::ClientContext& context) { return images_->Inspect(&context, request, &details); });
+  if (absl::IsNotFound(status)) {
+    return absl::NotFoundError(
+        absl::StrCat("Unable to find image '", WithTag(reference), "' locally"));
+  }
+  RETURN_IF_ERROR(status);
+  return details;
+}
+
+absl::StatusOr<uint32_t> ImageClient::Count() {
+  image::v1::ListImagesRequest request;
+  image::v1::ListImagesResponse response;
+  RETURN_IF_ERROR(CallTwice(
+      "image", rpc::kShortCall, namespace_,
+      [&](grpc::ClientContext& context) { return images_->List(&context, request, &response); }));
+  return static_cast<uint32_t>(response.images_size());
+}
+
+}  // namespace gantry::engine
