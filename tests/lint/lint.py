@@ -243,9 +243,10 @@ def check_protos(tree):
         package = match.group(1).replace('/', '.')
         if not re.search(rf'^package {re.escape(package)};', text, re.M):
             tree.report('protos', name, 0, f'its package must be {package}')
+        exempt = tree.tables['enums']
         for enum, body in re.findall(r'\benum (\w+) \{([^}]*)\}', text):
             zero = re.search(r'(\w+)\s*=\s*0\b', body)
-            if not zero or not zero.group(1).endswith('_UNSPECIFIED'):
+            if enum not in exempt and (not zero or not zero.group(1).endswith('_UNSPECIFIED')):
                 tree.report('protos', name, 0, f'the zero of enum {enum} must end with _UNSPECIFIED')
 
 

@@ -23,12 +23,14 @@ CLEAN = {
     'protos/README.md': 'x\n',
     'protos/gantry/engine/v1/engine.proto':
         'syntax = "proto3";\npackage gantry.engine.v1;\n'
-        'enum Condition { CONDITION_UNSPECIFIED = 0; }\n',
+        'enum State { STATE_UNSPECIFIED = 0; }\n',
     'lib/config/config.cc': '#include "lib/base/status.h"\n'
                             'void Load() {\n  try {\n  } catch (const int&) {\n  }\n}\n',
     'services/gateway/README.md': 'x\n',
     'services/gateway/metrics_server.cc': 'void Serve() {\n  try {\n  } catch (const int&) {\n  }\n}\n',
     'lib/base/failpoint.cc': 'void Delay() { ::nanosleep(nullptr, nullptr); }\n',
+    'shim/README.md': 'x\n',
+    'shim/shim_root_test.cc': 'void Wait() { ::usleep(1); }\n',
     'lib/testing/fuzz_corpus_main.cc': 'std::filesystem::path corpus;\n',
     'snapshotter/README.md': 'x\n',
     'snapshotter/snapshotter.h': '#pragma once\n',
