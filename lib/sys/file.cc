@@ -245,6 +245,33 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path) 
   return names;
 }
 
+absl::Status MakeFifo(const std::string& path, mode_t mode) {
+  if (::mkfifo(path.c_str(), mode) != 0 || ::chmod(path.c_str(), mode) != 0) {
+    return ErrnoError(errno, absl::StrCat("make fifo '", path, "'"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoveEmptyDirectory(const std::string& path) {
+  if (::rmdir(path.c_str()) == 0) return absl::OkStatus();
+  return ErrnoError(errno, absl::StrCat("remove directory '", path, "'"));
+}
+
+absl::Status MakeSymlink(const std::string& target, const std::string& path) {
+  if (::symlink(target.c_str(), path.c_str()) == 0) return absl::OkStatus();
+  return ErrnoError(errno, absl::StrCat("make symlink '", path, "'"));
+}
+
+absl::StatusOr<std::string> ReadSymlink(const std::string& path) {
+  char target[4096];
+  const ssize_t length = ::readlink(path.c_str(), target, sizeof target);
+  if (length < 0) return ErrnoError(errno, absl::StrCat("read symlink '", path, "'"));
+  if (static_cast<size_t>(length) == sizeof target) {
+    return absl::ResourceExhaustedError(absl::StrCat("read symlink '", path, "': too long"));
+  }
+  return std::string(target, static_cast<size_t>(length));
+}
+
 bool Exists(const std::string& path) {
   struct stat info = {};
   return ::lstat(path.c_str(), &info) == 0;

@@ -70,6 +70,18 @@ absl::Status RemoveTree(const std::string& path);
 // Names in a directory, without "." and "..", sorted.
 absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path);
 
+// mkfifo(3), with exactly `mode`. Errors: AlreadyExists.
+absl::Status MakeFifo(const std::string& path, mode_t mode);
+
+// rmdir(2). Errors: FailedPrecondition — not empty, or something is mounted there; NotFound.
+absl::Status RemoveEmptyDirectory(const std::string& path);
+
+// symlink(2). Errors: AlreadyExists.
+absl::Status MakeSymlink(const std::string& target, const std::string& path);
+
+// readlink(2). Errors: NotFound; InvalidArgument — not a symlink.
+absl::StatusOr<std::string> ReadSymlink(const std::string& path);
+
 bool Exists(const std::string& path);
 absl::Status Unlink(const std::string& path);  // Fine when it is not there.
 absl::Status Rename(const std::string& from, const std::string& to);

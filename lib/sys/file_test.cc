@@ -75,5 +75,17 @@ TEST_F(FileTest, MakeDirectoriesGivesTheModeInSpiteOfUmask) {
   EXPECT_EQ(info.st_mode & 0777, 0755u);
 }
 
+TEST_F(FileTest, FifoSymlinkAndEmptyDirectoryComeAndGo) {
+  ASSERT_TRUE(MakeFifo(At("log"), 0700).ok());
+  EXPECT_EQ(MakeFifo(At("log"), 0700).code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(MakeSymlink("log", At("link")).ok());
+  EXPECT_EQ(*ReadSymlink(At("link")), "log");
+  EXPECT_FALSE(ReadSymlink(At("log")).ok());
+  ASSERT_TRUE(MakeDirectories(At("d/e")).ok());
+  EXPECT_EQ(RemoveEmptyDirectory(At("d")).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(RemoveEmptyDirectory(At("d/e")).ok());
+  EXPECT_EQ(RemoveEmptyDirectory(At("d/e")).code(), absl::StatusCode::kNotFound);
+}
+
 }  // namespace
 }  // namespace gantry::sys

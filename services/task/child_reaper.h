@@ -1,0 +1,44 @@
+// Reaps children that end by themselves, without a thread waiting for each.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "lib/sys/event_loop.h"
+#include "lib/sys/process.h"
+#include "services/task/loop_thread.h"
+
+namespace gantry::task {
+
+// Thread-safe. Lives on `loop`, which outlives it.
+class ChildReaper {
+ public:
+  explicit ChildReaper(LoopThread& loop) : loop_(loop) {}
+  ~ChildReaper();  // Children that still run are left alone.
+
+  // Reaps `child` when it ends and kills it after `patience`; then calls `done` on the loop's thread.
+  // `name` is for the log.
+  void Take(sys::Child child, const std::string& name, absl::Duration patience,
+            std::function<void()> done);
+
+ private:
+  struct Waiting {
+    sys::Child child;
+    std::string name;
+    sys::EventLoop::Watch watch = 0;
+    sys::EventLoop::Timer timer = 0;
+    std::function<void()> done;
+  };
+  void Finish(uint64_t id, bool kill);
+
+  LoopThread& loop_;
+  // Only on the loop's thread.
+  std::map<uint64_t, Waiting> waiting_;
+  uint64_t next_id_ = 1;
+};
+
+}  // namespace gantry::task

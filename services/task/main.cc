@@ -1,0 +1,81 @@
+// gantry-task: the supervisor of shims.
+#include <memory>
+#include <string>
+
+#include "lib/base/status.h"
+#include "lib/rpc/daemon.h"
+#include "lib/sys/file.h"
+#include "services/task/child_reaper.h"
+#include "services/task/event_forwarder.h"
+#include "services/task/event_server.h"
+#include "services/task/loop_thread.h"
+#include "services/task/metadata_client.h"
+#include "services/task/shim_launcher.h"
+#include "services/task/shim_logs.h"
+#include "services/task/task_audit.h"
+#include "services/task/task_service.h"
+#include "services/task/task_supervisor.h"
+#include "services/task/workers.h"
+
+namespace gantry::task {
+namespace {
+
+constexpr int kWorkerThreads = 8;
+constexpr absl::Duration kDrainTimeout = absl::Seconds(2);
+
+absl::Status Run(rpc::Daemon& daemon) {
+  const config::Section& section = daemon.section();
+  SupervisorOptions options;
+  options.bundle_root = daemon.runtime_directory();
+  options.search = BinarySearchOfThisProcess();
+  ASSIGN_OR_RETURN(options.default_runtime, section.GetString("default_runtime", kOwnRuntime));
+  ASSIGN_OR_RETURN(options.runc_runtime, section.GetString("runc_runtime", kOwnRuntime));
+  ASSIGN_OR_RETURN(options.create_timeout,
+                   section.GetDuration("create_timeout", options.create_timeout));
+  LaunchOptions launch;
+  ASSIGN_OR_RETURN(launch.debug, section.GetBool("shim_debug", false));
+  ASSIGN_OR_RETURN(launch.start_timeout, section.GetDuration("start_timeout", launch.start_timeout));
+  launch.gateway_socket = daemon.SocketPath("gateway");
+  launch.events_socket = absl::StrCat(daemon.run_directory(), "/task-events.sock");
+  launch.socket_directory = absl::StrCat(daemon.runtime_directory(), "/.s");
+  launch.work_directory = daemon.state_directory();
+  RETURN_IF_ERROR(sys::MakeDirectories(launch.socket_directory, 0700));
+
+  MetadataClient metadata(daemon.Dial("metadata"));
+  ASSIGN_OR_RETURN(std::unique_ptr<LoopThread> loop, LoopThread::Start());
+  EventForwarder forwarder(*loop, metadata.Forwarding(), {.metrics = &daemon.metrics()});
+  ShimLogs logs(*loop);
+  ChildReaper reaper(*loop);
+  ShimLauncher launcher(launch);
+  Workers workers(kWorkerThreads);
+  TaskSupervisor supervisor(options, metadata, launcher, forwarder, logs, reaper, workers,
+                            daemon.metrics());
+  // Shims of the last run have events for us; nothing is answered before their tasks are known.
+  supervisor.Adopt();
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<EventServer> events,
+      EventServer::Listen(*loop, launch.events_socket, forwarder,
+                          [&supervisor](const containerd::types::Envelope& envelope) {
+                            supervisor.Observe(envelope);
+                          }));
+  TaskService service(supervisor, daemon.metrics());
+  daemon.AddService(&service);
+  daemon.AddAuditor([&](rpc::AuditReport& report) {
+    return AuditTasks(supervisor,
+                      {.bundle_root = options.bundle_root,
+                       .socket_directory = launch.socket_directory,
+                       .gateway_socket = launch.gateway_socket},
+                      report);
+  });
+  daemon.OnStop([&supervisor] { supervisor.PrepareToStop(); });
+  const absl::Status served = daemon.Serve();
+  events.reset();
+  (void)forwarder.Drain(kDrainTimeout);  // What stays is sent again: shims keep it, and so do bundles.
+  return served;
+}
+
+}  // namespace
+
+int Main(int argc, char** argv) { return rpc::RunDaemon(argc, argv, "task", Run); }
+
+}  // namespace gantry::task

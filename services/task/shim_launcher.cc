@@ -1,0 +1,232 @@
+#include "services/task/shim_launcher.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "containerd/runtime/bootstrap/v1/bootstrap.pb.h"
+#include "lib/base/failpoint.h"
+#include "lib/base/identifier.h"
+#include "lib/base/status.h"
+#include "lib/base/text.h"
+#include "lib/sys/file.h"
+#include "lib/sys/socket.h"
+#include "services/task/shim_answer.h"
+
+namespace gantry::task {
+namespace {
+
+constexpr size_t kMaxOutputBytes = 1 << 20;
+constexpr char kContainerdVersion[] = "2.1.0";  // What the gateway's Version says, too.
+
+absl::StatusOr<std::pair<uint64_t, int64_t>> IdentityOf(const std::string& binary) {
+  struct stat info = {};
+  if (::stat(binary.c_str(), &info) != 0) {
+    return absl::NotFoundError(absl::StrCat("shim '", binary, "' is not there"));
+  }
+  return std::make_pair(static_cast<uint64_t>(info.st_ino),
+                        static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 +
+                            info.st_mtim.tv_nsec);
+}
+
+// A nameless file: a child's input or output without the pipe's need to be read meanwhile, and without
+// an end that a detached grandchild could hold open.
+absl::StatusOr<sys::UniqueFd> NamelessFile(const std::string& directory, absl::string_view content) {
+  ASSIGN_OR_RETURN(sys::UniqueFd file, sys::Open(directory, O_TMPFILE | O_RDWR, 0600));
+  RETURN_IF_ERROR(sys::WriteAll(file, content));
+  return file;
+}
+
+std::string DescriptorPath(const sys::UniqueFd& fd) {
+  return absl::StrCat("/proc/self/fd/", fd.get());
+}
+
+void AddFromEnvironment(const char* name, std::vector<std::string>& environment) {
+  if (const char* value = std::getenv(name); value != nullptr) {
+    environment.push_back(absl::StrCat(name, "=", value));
+  }
+}
+
+std::string Shown(const std::string& output) {
+  return EscapeForTerminal(absl::StripAsciiWhitespace(output).substr(0, 4096));
+}
+
+}  // namespace
+
+ShimLauncher::ShimLauncher(LaunchOptions options)
+    : options_(std::move(options)), self_(sys::ReadSymlink("/proc/self/exe").value_or("")) {}
+
+absl::StatusOr<LaunchedShim> ShimLauncher::Launch(const ShimSpec& spec, const Bundle& bundle) {
+  RETURN_IF_ERROR(FAILPOINT("task.launch.before_start"));
+  absl::StatusOr<LaunchedShim> shim =
+      IsOwnShim(spec.binary) ? LaunchOwn(spec, bundle) : LaunchStranger(spec, bundle);
+  return Annotate(std::move(shim), absl::StrCat("start shim '", spec.binary, "'"));
+}
+
+// ---- Our own ----
+
+absl::StatusOr<LaunchedShim> ShimLauncher::LaunchOwn(const ShimSpec& spec, const Bundle& bundle) {
+  const std::string path = absl::StrCat(options_.socket_directory, "/", RandomHex(8));
+  ASSIGN_OR_RETURN(sys::UniqueFd listener, sys::ListenUnix(path));
+  absl::Cleanup remove_socket = [&] { (void)sys::Unlink(path); };
+  if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) != 0) {
+    return absl::InternalError("make the shim's listener non-blocking");
+  }
+  LaunchedShim shim;
+  shim.bootstrap = {.version = 2, .address = absl::StrCat("unix://", path), .binary = spec.binary};
+  RETURN_IF_ERROR(bundle.WriteBootstrap(shim.bootstrap));
+  RETURN_IF_ERROR(FAILPOINT("task.launch.before_spawn"));
+  sys::SpawnOptions spawn;
+  spawn.argv = Arguments(spec);
+  spawn.environment = Environment(spec);
+  spawn.working_directory = bundle.path();
+  spawn.descriptors = {{2, 2}, {listener.get(), 3}};
+  spawn.new_session = true;  // A signal to our process group is not for containers.
+  ASSIGN_OR_RETURN(shim.child, sys::Spawn(spawn));
+  RETURN_IF_ERROR(FAILPOINT("task.launch.after_spawn"));
+  std::move(remove_socket).Cancel();
+  return shim;
+}
+
+// ---- Strangers' ----
+
+absl::StatusOr<LaunchedShim> ShimLauncher::LaunchStranger(const ShimSpec& spec,
+                                                          const Bundle& bundle) {
+  LaunchedShim shim;
+  ASSIGN_OR_RETURN(shim.log, OpenLog(bundle));
+  const std::string work = absl::StrCat(options_.work_directory, "/", spec.ns, "/", spec.id);
+  RETURN_IF_ERROR(sys::MakeDirectories(work, 0711));
+  if (absl::Status linked = sys::MakeSymlink(work, bundle.File("work"));
+      !linked.ok() && !absl::IsAlreadyExists(linked)) {
+    return linked;
+  }
+  RETURN_IF_ERROR(sys::WriteFileAtomically(bundle.File("shim-binary-path"), spec.binary));
+  ASSIGN_OR_RETURN(const auto identity, IdentityOf(spec.binary));
+  bool wants_options;
+  {
+    absl::MutexLock lock(&mutex_);
+    wants_options = wants_options_.contains(identity);
+  }
+  const std::string any = spec.options.type_url().empty() ? "" : spec.options.SerializeAsString();
+  std::vector<std::string> arguments = Arguments(spec);
+  if (options_.debug) arguments.push_back("-debug");
+  arguments.push_back("start");
+  ASSIGN_OR_RETURN(CommandResult result,
+                   RunCommand(spec, bundle, arguments, wants_options ? any : BootstrapInput(spec),
+                              options_.start_timeout, /*one_stream=*/true));
+  if (result.exit.code != 0 && !wants_options) {
+    // Older shims take what they get for the options; newer ones want nothing else.
+    const std::string refused = result.out;
+    ASSIGN_OR_RETURN(result, RunCommand(spec, bundle, arguments, any, options_.start_timeout,
+                                        /*one_stream=*/true));
+    if (result.exit.code == 0) {
+      absl::MutexLock lock(&mutex_);
+      wants_options_[identity] = true;
+    } else {
+      result.out = refused;  // The first answer is the one about the real trouble.
+    }
+  }
+  if (result.exit.code != 0) {
+    return absl::UnknownError(
+        absl::StrCat("it exited with ", result.exit.code, ": ", Shown(result.out)));
+  }
+  ASSIGN_OR_RETURN(const ShimAnswer answer, ParseShimAnswer(result.out));
+  shim.bootstrap = {
+      .version = answer.version, .address = answer.address, .binary = spec.binary};
+  RETURN_IF_ERROR(bundle.WriteBootstrap(shim.bootstrap));
+  return shim;
+}
+
+absl::StatusOr<sys::UniqueFd> ShimLauncher::OpenLog(const Bundle& bundle) {
+  absl::Status made = sys::MakeFifo(bundle.File("log"), 0700);
+  if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
+  // For reading and writing: the fifo never reports an end, and a shim never waits to open it.
+  return sys::Open(bundle.File("log"), O_RDWR | O_NONBLOCK | O_NOFOLLOW);
+}
+
+absl::StatusOr<containerd::task::v2::DeleteResponse> ShimLauncher::RunDelete(
+    const ShimSpec& spec, const Bundle& bundle) {
+  RETURN_IF_ERROR(FAILPOINT("task.launch.before_delete"));
+  std::vector<std::string> arguments = Arguments(spec);
+  arguments.push_back("-bundle");
+  arguments.push_back(bundle.path());
+  if (options_.debug) arguments.push_back("-debug");
+  arguments.push_back("delete");
+  absl::StatusOr<CommandResult> result = RunCommand(spec, bundle, arguments, "",
+                                                    options_.delete_timeout, /*one_stream=*/false);
+  const std::string context = absl::StrCat("delete command of shim '", spec.binary, "'");
+  RETURN_IF_ERROR(Annotate(result.status(), context));
+  if (result->exit.code != 0) {
+    return absl::UnknownError(absl::StrCat(context, ": it exited with ", result->exit.code, ": ",
+                                           Shown(result->err)));
+  }
+  containerd::task::v2::DeleteResponse response;
+  if (!response.ParseFromString(result->out)) {
+    return absl::UnknownError(absl::StrCat(context, ": the answer is not a DeleteResponse"));
+  }
+  return response;
+}
+
+absl::StatusOr<ShimLauncher::CommandResult> ShimLauncher::RunCommand(
+    const ShimSpec& spec, const Bundle& bundle, std::vector<std::string> arguments,
+    const std::string& input, absl::Duration timeout, bool one_stream) {
+  const std::string& directory = bundle.path();
+  ASSIGN_OR_RETURN(sys::UniqueFd in, NamelessFile(directory, input));
+  // Opened once more: its own position, at the beginning.
+  ASSIGN_OR_RETURN(sys::UniqueFd in_at_start, sys::Open(DescriptorPath(in), O_RDONLY));
+  ASSIGN_OR_RETURN(sys::UniqueFd out, NamelessFile(directory, ""));
+  ASSIGN_OR_RETURN(sys::UniqueFd err, NamelessFile(directory, ""));
+  sys::SpawnOptions spawn;
+  spawn.argv = std::move(arguments);
+  spawn.environment = Environment(spec);
+  spawn.working_directory = directory;
+  spawn.descriptors = {{in_at_start.get(), 0}, {out.get(), 1},
+                       {one_stream ? out.get() : err.get(), 2}};
+  spawn.new_process_group = true;
+  ASSIGN_OR_RETURN(sys::Child child, sys::Spawn(spawn));
+  CommandResult result;
+  ASSIGN_OR_RETURN(result.exit, child.Wait(timeout));  // Killed by its owner when it takes longer.
+  ASSIGN_OR_RETURN(result.out, sys::ReadFile(DescriptorPath(out), kMaxOutputBytes));
+  ASSIGN_OR_RETURN(result.err, sys::ReadFile(DescriptorPath(err), kMaxOutputBytes));
+  return result;
+}
+
+std::vector<std::string> ShimLauncher::Arguments(const ShimSpec& spec) const {
+  std::vector<std::string> arguments = {spec.binary,    "-namespace", spec.ns,
+                                        "-address",     options_.gateway_socket,
+                                        "-id",          spec.id};
+  if (!IsOwnShim(spec.binary)) {
+    arguments.push_back("-publish-binary");
+    arguments.push_back(self_);
+  }
+  return arguments;
+}
+
+std::vector<std::string> ShimLauncher::Environment(const ShimSpec& spec) const {
+  std::vector<std::string> environment = {absl::StrCat("TTRPC_ADDRESS=", options_.events_socket),
+                                          absl::StrCat("GRPC_ADDRESS=", options_.gateway_socket),
+                                          absl::StrCat("NAMESPACE=", spec.ns),
+                                          "MAX_SHIM_VERSION=2", "GOMAXPROCS=2"};
+  AddFromEnvironment("PATH", environment);
+  AddFromEnvironment("GANTRY_FAILPOINTS", environment);
+  return environment;
+}
+
+std::string ShimLauncher::BootstrapInput(const ShimSpec& spec) const {
+  containerd::runtime::bootstrap::v1::BootstrapParams params;
+  params.set_instance_id(spec.id);
+  params.set_namespace_(spec.ns);
+  params.set_containerd_version(kContainerdVersion);
+  params.set_containerd_ttrpc_address(options_.events_socket);
+  params.set_containerd_grpc_address(options_.gateway_socket);
+  params.set_containerd_binary(self_);
+  if (!spec.options.type_url().empty()) *params.add_extensions()->mutable_value() = spec.options;
+  return params.SerializeAsString();
+}
+
+}  // namespace gantry::task

@@ -1,0 +1,181 @@
+// Tasks and their shims: starts them, finds them again after a restart, notices when they end.
+//
+// A task is one container that was created and not yet deleted. Its life:
+//   creating  Create is at work; nobody else sees the task
+//   live      its shim answers; state, signals, execs and the rest are the shim's business
+//   ending    the shim has gone without being asked; what it left is being cleaned up
+//   ended     cleaned up; answers "stopped" with the exit until it is deleted
+//   deleting  Delete is at work
+// The truth about a live task is in its shim, and about all of them in the bundles under /run: Adopt
+// reads it from there after a crash of ours, which the containers do not notice.
+//
+// A stuck shim holds up nobody but callers of its own task: calls are asynchronous with deadlines.
+// Waits cost no thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "containerd/runtime/task/v2/task.pb.h"
+#include "containerd/types/types.pb.h"
+#include "lib/metrics/registry.h"
+#include "lib/ttrpc/client.h"
+#include "services/task/child_reaper.h"
+#include "services/task/container_source.h"
+#include "services/task/event_forwarder.h"
+#include "services/task/exit_file.h"
+#include "services/task/shim_launcher.h"
+#include "services/task/shim_logs.h"
+#include "services/task/workers.h"
+
+namespace gantry::task {
+
+struct SupervisorOptions {
+  std::string bundle_root;
+  BinarySearch search;
+  std::string default_runtime = kOwnRuntime;
+  // The runtime that serves the name io.containerd.runc.v2, which dockerd and ctr ask for by default.
+  std::string runc_runtime = kOwnRuntime;
+  absl::Duration create_timeout = absl::Minutes(1);
+  absl::Duration probe_timeout = absl::Seconds(5);
+  absl::Duration shutdown_timeout = absl::Seconds(3);
+};
+
+struct CreateParameters {
+  std::string ns;
+  // id, rootfs, io, options; the bundle is filled in here.
+  containerd::task::v2::CreateTaskRequest request;
+  std::string runtime_path;  // Empty: the container record's runtime.
+};
+
+struct CreatedTask {
+  uint32_t pid = 0;
+  std::string shim_address;
+  std::string timings;
+};
+
+struct TaskName {
+  std::string ns;
+  std::string id;
+};
+
+// Thread-safe. Everything passed to the constructor outlives it.
+class TaskSupervisor {
+ public:
+  TaskSupervisor(SupervisorOptions options, ContainerSource& containers, ShimLauncher& launcher,
+                 EventForwarder& events, ShimLogs& logs, ChildReaper& reaper, Workers& workers,
+                 metrics::Registry& metrics);
+  ~TaskSupervisor();  // Leaves all shims running.
+
+  // Finds the tasks of the last run: connects to shims that live, cleans up after those that do not
+  // (and publishes their exits), removes what was never finished. Called once, before serving.
+  void Adopt();
+
+  // Errors: NotFound — no such container, or runtime; AlreadyExists — it has a task. Otherwise what
+  // the shim said. After an error nothing is left.
+  absl::StatusOr<CreatedTask> Create(CreateParameters parameters);
+
+  // Deletes a stopped (or never started) task and ends its shim. Errors: NotFound;
+  // FailedPrecondition or Unknown — it runs.
+  absl::StatusOr<Exit> Delete(const std::string& ns, const std::string& id);
+
+  // Passes one call on to the task's shim. An ended task answers State itself and everything else with
+  // NotFound ("the process has ended"). `answer` must not block; it may run before this returns.
+  void Call(const std::string& ns, const std::string& id, const std::string& method,
+            const google::protobuf::MessageLite& request, absl::Duration timeout,
+            ttrpc::Answer answer);
+
+  // Calls `done` once when the process has ended (init: empty exec id), now if it has already. Answers
+  // a ticket for CancelWait; 0 when `done` was called already.
+  using WaitDone = std::function<void(absl::StatusOr<Exit>)>;
+  uint64_t Wait(const std::string& ns, const std::string& id, const std::string& exec_id,
+                WaitDone done);
+  // After this `done` is not called any more, unless it is being called now.
+  void CancelWait(const std::string& ns, const std::string& id, const std::string& exec_id,
+                  uint64_t ticket);
+
+  // Ends all parked waits with Unavailable, and refuses new tasks: the process is about to stop.
+  void PrepareToStop();
+
+  // Where the task's shim listens. Errors: NotFound.
+  absl::StatusOr<std::string> ShimAddress(const std::string& ns, const std::string& id);
+
+  // Tasks of a namespace that callers can see; of all namespaces with an empty one.
+  std::vector<TaskName> List(const std::string& ns);
+
+  // An event of a shim, before it is forwarded. Must be called in the order of the events.
+  void Observe(const containerd::types::Envelope& envelope);
+
+  // For the audit: all bundles and shim sockets in use, also of tasks in the making.
+  struct Inventory {
+    std::vector<std::string> bundles;
+    std::vector<std::string> addresses;
+  };
+  Inventory TakeInventory();
+  // Whether a shim of a deleted task is still handing in its last events. Bounded: it is killed then.
+  bool IsLeaving(const std::string& ns, const std::string& id);
+
+ private:
+  enum class Phase { kCreating, kLive, kEnding, kEnded, kDeleting };
+  struct Process {
+    bool asked = false;  // The shim is being waited on.
+    std::map<uint64_t, WaitDone> waiters;
+  };
+  struct Task;
+  using TaskPtr = std::shared_ptr<Task>;  // Held by the map and by callbacks of calls under way.
+
+  absl::StatusOr<TaskPtr> Find(const std::string& ns, const std::string& id);
+  absl::StatusOr<std::string> ResolveRuntime(const std::string& name) const;
+  absl::Status CreateSteps(CreateParameters& parameters, Task& task, CreatedTask& created);
+  absl::Status Connect(const TaskPtr& task, const Bootstrap& bootstrap);
+  void UndoCreate(Task& task);
+
+  void OnClosed(const TaskPtr& task);
+  void EndTask(const TaskPtr& task);
+  absl::Status FinishDelete(Task& task, bool run_delete_command);
+  void EndShim(Task& task);
+
+  void AdoptOne(const std::string& ns, const std::string& id);
+  void SweepAfterAdoption();
+
+  void AskShimToWait(const TaskPtr& task, const std::string& exec_id);
+  void Complete(const TaskPtr& task, const std::string& exec_id, const absl::StatusOr<Exit>& exit);
+  void PublishExit(const TaskPtr& task, const Exit& exit);
+  void PublishDelete(Task& task, const Exit& exit);
+  void Forget(Task& task);
+  void CountTasks();
+
+  const SupervisorOptions options_;
+  ContainerSource& containers_;
+  ShimLauncher& launcher_;
+  EventForwarder& events_;
+  ShimLogs& logs_;
+  ChildReaper& reaper_;
+  Workers& workers_;
+  metrics::Registry& metrics_;
+
+  struct Leaving {
+    absl::Mutex mutex;
+    std::multiset<std::pair<std::string, std::string>> names ABSL_GUARDED_BY(mutex);
+  };
+  // Shared with the reaper's callbacks, which may come after this object has gone.
+  const std::shared_ptr<Leaving> leaving_ = std::make_shared<Leaving>();
+
+  absl::Mutex mutex_;  // Before any Task::mutex; never held over a call.
+  std::map<std::pair<std::string, std::string>, TaskPtr> tasks_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_ticket_ ABSL_GUARDED_BY(mutex_) = 1;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace gantry::task
