@@ -60,7 +60,14 @@ bool HasController(absl::string_view list, absl::string_view controller) {
 absl::Status FillCpuset(const std::string& mount_point, const std::string& path) {
   for (const char* file : {"cpuset.cpus", "cpuset.mems"}) {
     ASSIGN_OR_RETURN(std::string own, ReadControl(path, file));
-    if (!own.empty()) continue;
+    if (!own.empty()) {
+      // One look is enough where the kernel filled it in: it fills in both.
+      if (absl::string_view(file) == "cpuset.cpus") {
+        ASSIGN_OR_RETURN(std::string mems, ReadControl(path, "cpuset.mems"));
+        if (!mems.empty()) return absl::OkStatus();
+      }
+      continue;
+    }
     const std::string parent = path.substr(0, path.rfind('/'));
     if (parent.size() < mount_point.size()) continue;
     RETURN_IF_ERROR(FillCpuset(mount_point, parent));
@@ -201,6 +208,11 @@ absl::Status Cgroup::Create(bool reuse) {
           absl::StrCat("the cgroup '", directory.path, "' exists already"));
     }
     if (HasController(directory.controllers, "cpuset")) {
+      // Levels above that are ours hand their lists down by themselves from now on; writing lists makes
+      // the kernel rebuild its scheduling domains.
+      for (size_t i = before; i < made.size(); ++i) {
+        if (made[i] != directory.path) (void)WriteControl(made[i], "cgroup.clone_children", "1");
+      }
       RETURN_IF_ERROR(FillCpuset(mount_point, directory.path));
     }
   }

@@ -78,6 +78,16 @@ absl::Status NeedConsoleSocket(const Container& container, const CreateOptions& 
       "process.terminal is set and the container is detached: give --console-socket");
 }
 
+std::string TimingText(const Container& container) {
+  std::string text = "steps in microseconds:";
+  int64_t total = 0;
+  for (const Timing& timing : container.timings()) {
+    absl::StrAppend(&text, " ", timing.step, "=", timing.microseconds);
+    total += timing.microseconds;
+  }
+  return absl::StrCat(text, " total=", total);
+}
+
 absl::StatusOr<int> RunCreate(const Global& global, const Arguments& arguments) {
   ASSIGN_OR_RETURN(CreateOptions options, MakeCreateOptions(global, arguments));
   ASSIGN_OR_RETURN(Container container, Container::Create(options));
@@ -103,6 +113,7 @@ absl::StatusOr<int> RunRun(const Global& global, const Arguments& arguments) {
     (void)container.Delete(true);
     return status;
   }
+  global.report->Debug([&] { return TimingText(container); });
   if (detach) return 0;
   ASSIGN_OR_RETURN(int code, foreground.Wait(container.pidfd(), container.TakeConsole()));
   if (arguments.IsSet("keep")) return code;

@@ -60,6 +60,14 @@ void Report::Error(absl::string_view message) const {
   WriteOnce(2, absl::StrCat(message, "\n"));
 }
 
+void Report::WriteDebug(absl::string_view message) const {
+  if (fd_ >= 0) {
+    Write("debug", message);
+  } else {
+    WriteOnce(2, absl::StrCat("debug: ", message, "\n"));
+  }
+}
+
 void Report::Warning(absl::string_view message) const {
   if (fd_ >= 0) {
     if (format_ == LogFormat::kText || debug_) Write("warning", message);

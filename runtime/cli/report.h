@@ -23,7 +23,14 @@ class Report {
   // would hide it from podman; without a log to stderr.
   void Warning(absl::string_view message) const;
 
+  // With --debug only; to the log, or without one to stderr.
+  template <typename MakeText>
+  void Debug(MakeText make_text) const {
+    if (debug_) WriteDebug(make_text());
+  }
+
  private:
+  void WriteDebug(absl::string_view message) const;
   void Write(absl::string_view level, absl::string_view message) const;
 
   std::string path_;
