@@ -56,16 +56,25 @@ Exited ParseExit(absl::string_view bytes, uint32_t code_field, uint32_t time_fie
   return exited;
 }
 
-absl::StatusOr<int> ParsePid(const absl::StatusOr<std::string>& answer) {
+}  // namespace
+
+absl::StatusOr<int> ShimHarness::ParseStarted(const absl::StatusOr<std::string>& answer) {
   RETURN_IF_ERROR(answer.status());
+  timings_.clear();
+  int pid = 0;
   pb::Reader reader(*answer);
   while (reader.Next()) {
-    if (reader.field() == 1) return static_cast<int>(reader.varint());
+    if (reader.field() == 1) pid = static_cast<int>(reader.varint());
+    if (reader.field() != 100) continue;
+    auto& [step, microseconds] = timings_.emplace_back();
+    pb::Reader timing(reader.bytes());
+    while (timing.Next()) {
+      if (timing.field() == 1) step = timing.text();
+      if (timing.field() == 2) microseconds = timing.signed_varint();
+    }
   }
-  return 0;
+  return pid;
 }
-
-}  // namespace
 
 EventDaemon::EventDaemon(std::string path) : path_(std::move(path)) { Start(); }
 
@@ -300,11 +309,11 @@ absl::StatusOr<int> ShimHarness::Create(const std::string& id, const Streams& st
     inner.String(7, absl::StrCat(root_.path(), "/state"));
     WriteAny(writer, 10, "containerd.runc.v1.Options", options);
   }
-  return ParsePid(Call("Create", payload));
+  return ParseStarted(Call("Create", payload));
 }
 
 absl::StatusOr<int> ShimHarness::Start(const std::string& id, const std::string& exec_id) {
-  return ParsePid(Call("Start", IdPayload(id, exec_id)));
+  return ParseStarted(Call("Start", IdPayload(id, exec_id)));
 }
 
 absl::Status ShimHarness::Exec(const std::string& id, const std::string& exec_id,
@@ -359,7 +368,7 @@ absl::Status ShimHarness::Shutdown(const std::string& id) {
 }
 
 absl::StatusOr<int> ShimHarness::ShimPid(const std::string& id) {
-  return ParsePid(Call("Connect", IdPayload(id)));
+  return ParseStarted(Call("Connect", IdPayload(id)));
 }
 
 absl::StatusOr<Exited> ShimHarness::RunDelete(const std::string& id) {

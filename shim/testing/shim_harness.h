@@ -94,6 +94,8 @@ class ShimHarness {
   absl::StatusOr<Exited> Delete(const std::string& id, const std::string& exec_id = "");
   absl::StatusOr<TaskStatus> State(const std::string& id, const std::string& exec_id = "");
   absl::Status Shutdown(const std::string& id);
+  // Steps of the last Create or Start, in order: name and microseconds.
+  const std::vector<std::pair<std::string, int64_t>>& timings() const { return timings_; }
   absl::StatusOr<std::string> Call(const std::string& method, const std::string& payload,
                                    absl::Duration timeout = absl::Seconds(60));
   absl::Status Simple(const std::string& method, const std::string& id);  // Pause, Resume …
@@ -103,6 +105,7 @@ class ShimHarness {
   absl::StatusOr<Exited> RunDelete(const std::string& id);
 
  private:
+  absl::StatusOr<int> ParseStarted(const absl::StatusOr<std::string>& answer);
   absl::StatusOr<std::string> RunBinary(const std::string& id,
                                         const std::vector<std::string>& words,
                                         const std::string& input);
@@ -115,6 +118,7 @@ class ShimHarness {
   std::map<std::string, sys::UniqueFd> log_fifos_;
   std::vector<std::string> ids_;
   std::vector<sys::Child> servers_;
+  std::vector<std::pair<std::string, int64_t>> timings_;
 };
 
 // "<build>/bin/<name>", from GANTRY_BIN.
