@@ -382,6 +382,31 @@ TEST_P(ShimTest, TheMountListBecomesTheRoot) {
               ::testing::IsEmpty());
 }
 
+TEST_P(ShimTest, TheProgramInheritsNothingOfTheShim) {
+  const std::vector<std::string> look = {
+      "sh", "-c", "grep -E 'Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd | wc -l"};
+  Begin("web", {"sh", "-c", absl::StrCat(look[2], "; sleep 100")}, {"", LogUri(), ""});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Exec("web", "e", look, {"", LogUri(), ""}));
+  ASSERT_OK(shim_.Start("web", "e"));
+  ASSERT_OK(shim_.Wait("web", "e"));
+  ASSERT_OK(shim_.Delete("web", "e"));
+  ASSERT_OK(shim_.Kill("web", SIGKILL));
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_OK(shim_.Delete("web"));
+  const std::string log = Log();
+  // Once each for init and exec: no signal blocked or ignored, and 0, 1, 2 and ls's own descriptor.
+  size_t blocked = 0, ignored = 0, descriptors = 0;
+  for (absl::string_view line : absl::StrSplit(log, '\n')) {
+    blocked += absl::StrContains(line, "SigBlk:\\t0000000000000000");
+    ignored += absl::StrContains(line, "SigIgn:\\t0000000000000000");
+    descriptors += absl::StrContains(line, "{\"log\":\"4\\n");
+  }
+  EXPECT_EQ(blocked, 2u) << log;
+  EXPECT_EQ(ignored, 2u) << log;
+  EXPECT_EQ(descriptors, 2u) << log;
+}
+
 TEST_P(ShimTest, UnknownThingsHaveTheRightCodes) {
   Begin("web", {"sleep", "100"});
   EXPECT_THAT(shim_.Simple("State", "nobody"), Fails(absl::StatusCode::kNotFound, "nobody"));
