@@ -1,7 +1,6 @@
 #include "shim/container.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -219,8 +218,6 @@ void Container::OnCreated(absl::StatusOr<Spawned> spawned, const DoneWith<Starte
   init_.status = TaskStatus::kCreated;
   WatchOom();
   publish_(TaskCreate(request_, init_.pid));
-  // Parsing the configuration took ten times the memory that the rest of our life needs.
-  loop_.Post([] { ::malloc_trim(0); });
   const std::shared_ptr<bool> alive = alive_;
   done(std::move(started));
   if (*alive) FinishOperation();
@@ -269,7 +266,6 @@ void Container::StartInit(const DoneWith<Started>& done) {
       done(timings.status());
     }
     if (init_.held_exit.has_value()) OnInitReaped(*std::exchange(init_.held_exit, std::nullopt));
-    loop_.Post([] { ::malloc_trim(0); });
     FinishOperation();
   });
 }
@@ -328,7 +324,6 @@ void Container::StartExec(const std::string& exec_id, const DoneWith<Started>& d
           done(std::move(started));
         }
         if (pending_init_exit_.has_value() && !HasRunningExecs()) FinishInitExit();
-        loop_.Post([] { ::malloc_trim(0); });
         FinishOperation();
       });
 }

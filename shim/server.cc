@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -36,6 +38,8 @@ namespace {
 constexpr int kListenerFd = 3;
 // The daemon gives a shutdown three seconds; events that are still unsent then stay unsent.
 constexpr absl::Duration kFlushPatience = absl::Seconds(2);
+// After this long without a call the memory that calls needed goes back.
+constexpr absl::Duration kSettleAfter = absl::Milliseconds(250);
 
 absl::StatusOr<std::string> ListenerPath() {
   sockaddr_un address = {};
@@ -79,6 +83,27 @@ std::string SeccompCache(const Arguments& arguments) {
   return absl::StrCat(path.substr(0, slash), "/gantry-seccomp");
 }
 
+// Unmaps one part of the program that is only read; it comes back from the page cache when it is
+// used.
+int ForgetPages(dl_phdr_info* info, size_t, void*) {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const auto& segment = info->dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W)) continue;
+    const uintptr_t begin = (info->dlpi_addr + segment.p_vaddr) & ~(page - 1);
+    const uintptr_t end = (info->dlpi_addr + segment.p_vaddr + segment.p_memsz) & ~(page - 1);
+    if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
+  return 0;
+}
+
+// Creating a container takes ten times the memory, and most of the code, that the rest of a shim's
+// life needs; and there are hundreds of shims, most of which will not be called again for hours.
+void Settle() {
+  ::malloc_trim(0);
+  ::dl_iterate_phdr(ForgetPages, nullptr);
+}
+
 class ShimServer {
  public:
   ShimServer(sys::EventLoop& loop, Reaper& reaper, const Arguments& arguments)
@@ -88,6 +113,7 @@ class ShimServer {
         server_(loop,
                 [this](const ttrpc::Request& request, const ttrpc::Responder& responder) {
                   tasks_.Handle(request, responder);
+                  SettleSoon();
                 }),
         door_(loop, [this](const attach::Hello& hello) { return tasks_.FindHub(hello); }) {
     server_.SetForeignHandler([this](sys::UniqueFd socket) { door_.Admit(std::move(socket)); });
@@ -96,6 +122,15 @@ class ShimServer {
   absl::Status Listen(sys::UniqueFd listener) { return server_.Listen(std::move(listener)); }
 
  private:
+  void SettleSoon() {
+    if (settling_) return;
+    settling_ = true;
+    loop_.After(kSettleAfter, [this] {
+      settling_ = false;
+      Settle();
+    });
+  }
+
   void Stop() {
     if (stopping_) return;
     stopping_ = true;
@@ -111,6 +146,7 @@ class ShimServer {
 
   sys::EventLoop& loop_;
   bool stopping_ = false;
+  bool settling_ = false;
   Publisher publisher_;
   TaskService tasks_;
   ttrpc::Server server_;

@@ -101,7 +101,7 @@ void OneRound(ShimHarness& shim, const std::string& id, Times* times) {
   Check(shim.Kill(id, SIGKILL), "kill");
   Check(shim.Wait(id).status(), "wait");
   times->remove.push_back(Millis([&] { Check(shim.Delete(id).status(), "delete"); }));
-  Check(shim.Shutdown(id), "shutdown");
+  (void)shim.Shutdown(id);
 }
 
 void Row(const char* name, const std::vector<double>& ours, const std::vector<double>& theirs) {
@@ -180,7 +180,8 @@ void Memory(const std::string& binary, const char* name, int count) {
     Check(shim.Kill(id, SIGKILL), "kill");
     Check(shim.Wait(id).status(), "wait");
     Check(shim.Delete(id).status(), "delete");
-    Check(shim.Shutdown(id), "shutdown");
+    // Go's shim may be gone before its answer is read.
+    (void)shim.Shutdown(id);
   }
 }
 
