@@ -60,14 +60,7 @@ bool HasController(absl::string_view list, absl::string_view controller) {
 absl::Status FillCpuset(const std::string& mount_point, const std::string& path) {
   for (const char* file : {"cpuset.cpus", "cpuset.mems"}) {
     ASSIGN_OR_RETURN(std::string own, ReadControl(path, file));
-    if (!own.empty()) {
-      // One look is enough where the kernel filled it in: it fills in both.
-      if (absl::string_view(file) == "cpuset.cpus") {
-        ASSIGN_OR_RETURN(std::string mems, ReadControl(path, "cpuset.mems"));
-        if (!mems.empty()) return absl::OkStatus();
-      }
-      continue;
-    }
+    if (!own.empty()) continue;
     const std::string parent = path.substr(0, path.rfind('/'));
     if (parent.size() < mount_point.size()) continue;
     RETURN_IF_ERROR(FillCpuset(mount_point, parent));
