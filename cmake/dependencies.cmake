@@ -40,7 +40,6 @@ gantry_package(zstd LIBRARIES zstd)
 gantry_package(archive LIBRARIES archive)
 gantry_package(prometheus LIBRARIES prometheus-cpp-core)
 gantry_package(prometheus_pull LIBRARIES prometheus-cpp-pull prometheus-cpp-core)
-gantry_package(nftables LIBRARIES nftables)
 gantry_package(civetweb LIBRARIES civetweb-cpp civetweb)
 
 # What unpacks layers. Static where Debian has archives, so that the unpack worker, one process a

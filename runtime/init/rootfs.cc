@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <string.h>
@@ -118,10 +119,13 @@ absl::Status SetAttributes(const UniqueFd& mount, const MountPlan& plan) {
 
 }  // namespace
 
-absl::StatusOr<UniqueFd> OpenOrMakeDirectory(const UniqueFd& root, const std::string& path,
-                                             bool no_links, mode_t mode) {
-  const uint64_t links = no_links ? RESOLVE_NO_SYMLINKS : 0;
-  UniqueFd existing(OpenIn(root, path, O_PATH | O_DIRECTORY, links));
+namespace {
+
+constexpr int kMaxLinks = 40;  // As the kernel.
+
+absl::StatusOr<UniqueFd> OpenOrMake(const UniqueFd& root, const std::string& path, bool no_links,
+                                    mode_t mode, int links) {
+  UniqueFd existing(OpenIn(root, path, O_PATH | O_DIRECTORY, no_links ? RESOLVE_NO_SYMLINKS : 0));
   if (existing.ok()) return existing;
   if (errno == ELOOP && no_links) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -132,14 +136,30 @@ absl::StatusOr<UniqueFd> OpenOrMakeDirectory(const UniqueFd& root, const std::st
   }
   std::string parent, name;
   SplitPath(path, &parent, &name);
-  ASSIGN_OR_RETURN(UniqueFd above, OpenOrMakeDirectory(root, parent, no_links, mode));
-  if (::mkdirat(above.get(), name.c_str(), mode) != 0 && errno != EEXIST) {
-    return ErrnoError(errno, absl::StrCat("make the directory ", Quote(path)));
+  ASSIGN_OR_RETURN(UniqueFd above, OpenOrMake(root, parent, no_links, mode, links));
+  if (::mkdirat(above.get(), name.c_str(), mode) != 0) {
+    if (errno != EEXIST) return ErrnoError(errno, absl::StrCat("make the directory ", Quote(path)));
+    char target[PATH_MAX] = {};
+    if (::readlinkat(above.get(), name.c_str(), target, sizeof target - 1) >= 0) {
+      // A link to nothing: what it names is made, inside the root like everything else.
+      if (no_links || links == 0) {
+        return absl::FailedPreconditionError(absl::StrCat(Quote(path), " is a symbolic link to nothing"));
+      }
+      return OpenOrMake(root, CleanPath(target[0] == '/' ? target : absl::StrCat(parent, "/", target)),
+                        no_links, mode, links - 1);
+    }
   }
   // Not through a link that somebody put there in between.
   UniqueFd made(::openat(above.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!made.ok()) return ErrnoError(errno, absl::StrCat("open the directory ", Quote(path)));
   return made;
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> OpenOrMakeDirectory(const UniqueFd& root, const std::string& path,
+                                             bool no_links, mode_t mode) {
+  return OpenOrMake(root, path, no_links, mode, kMaxLinks);
 }
 
 absl::Status Rootfs::Attach() {

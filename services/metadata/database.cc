@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,7 +37,16 @@ constexpr const char* kTableNames[kTableCount] = {
     "lease_resources", "snapshots",  "snapshot_children", "commits", "blobs",
     "blob_owners",     "ingests",    "sandboxes",         "records", "journal"};
 
-bool IsFull(int code) { return code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL; }
+// Whether `code` says that the disk or the database is full. LMDB calls a short write EIO, which is
+// what a full disk often answers first; nothing was committed then, so it is safe to take it for
+// that.
+bool IsFull(int code, const sys::UniqueFd& data) {
+  if (code == ENOSPC || code == EDQUOT || code == MDB_MAP_FULL) return true;
+  struct statvfs disk;
+  constexpr uint64_t kNearlyFullBytes = 4 << 20;
+  return code == EIO && ::fstatvfs(data.get(), &disk) == 0 &&
+         uint64_t{disk.f_bavail} * disk.f_frsize < kNearlyFullBytes;
+}
 
 }  // namespace
 
@@ -335,7 +345,7 @@ bool Database::TryGroup(const std::vector<Pending*>& members) {
     }
     if (own != txn) {
       if (int code = mdb_txn_commit(own); code != 0) {
-        if (IsFull(code)) return false;
+        if (IsFull(code, data_)) return false;
         return fail_all(LmdbError(code, "write the metadata"));
       }
     }
@@ -358,7 +368,7 @@ bool Database::TryGroup(const std::vector<Pending*>& members) {
   }
   std::move(abort).Cancel();
   if (int code = mdb_txn_commit(txn); code != 0) {
-    if (IsFull(code)) return false;
+    if (IsFull(code, data_)) return false;
     return fail_all(Fail(LmdbError(code, "write the metadata")));
   }
   if (absl::Status durable = MakeDurable(group); !durable.ok()) return fail_all(Fail(durable));

@@ -3,11 +3,13 @@
 #include <linux/netlink.h>
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "lib/base/failpoint.h"
+#include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/netlink/route.h"
 #include "lib/netlink/socket.h"
@@ -17,10 +19,18 @@
 namespace gantry::network {
 namespace {
 
-// Tried in this order; none of them is a default of Docker, Podman or Kubernetes.
-constexpr const char* kCandidates[] = {"172.30.0.0/16", "172.31.0.0/16",    "10.130.0.0/16",
-                                       "10.131.0.0/16", "192.168.224.0/20", "192.168.240.0/20",
-                                       "100.120.0.0/16"};
+// Subnets tried in this order; none is a default of Docker, Podman or Kubernetes. The small ones at
+// the end are for many suites on one machine.
+std::vector<netlink::Ipv4Prefix> Candidates() {
+  std::vector<netlink::Ipv4Prefix> candidates;
+  for (const char* subnet : {"172.30.0.0/16", "172.31.0.0/16", "10.130.0.0/16", "10.131.0.0/16",
+                             "192.168.224.0/20", "192.168.240.0/20"}) {
+    candidates.push_back(*netlink::ParsePrefix(subnet));
+  }
+  const uint32_t first = netlink::ParseIpv4("10.140.0.0")->value;
+  for (uint32_t i = 0; i < 64; ++i) candidates.push_back({{first + (i << 12)}, 20});
+  return candidates;
+}
 
 constexpr uint32_t kLargestMtu = 1500;
 
@@ -84,7 +94,7 @@ absl::StatusOr<Host> ReadHost(netlink::Socket& socket) {
 }
 
 absl::StatusOr<netlink::Ipv4Prefix> ChooseSubnet(const BridgeOptions& options, const Host& host,
-                                                 int own_index) {
+                                                 int own_index, int attempt) {
   if (options.in_use.has_value()) return *options.in_use;
   if (!options.subnet.empty()) {
     ASSIGN_OR_RETURN(netlink::Ipv4Prefix subnet, netlink::ParsePrefix(options.subnet));
@@ -100,9 +110,12 @@ absl::StatusOr<netlink::Ipv4Prefix> ChooseSubnet(const BridgeOptions& options, c
     const netlink::Ipv4Prefix subnet{address.address.first(), address.address.length};
     if (address.index == own_index && AddressPool::Create(subnet).ok()) return subnet;
   }
+  const std::vector<netlink::Ipv4Prefix> candidates = Candidates();
+  // Who lost a race for the first ones begins somewhere among the others.
+  const size_t skip = attempt == 0 ? 0 : std::hash<std::string>()(RandomHex(4)) % candidates.size();
   std::string last_obstacle;
-  for (const char* candidate : kCandidates) {
-    const netlink::Ipv4Prefix subnet = *netlink::ParsePrefix(candidate);
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const netlink::Ipv4Prefix& subnet = candidates[(i + skip) % candidates.size()];
     last_obstacle = host.Obstacle(subnet, own_index);
     if (last_obstacle.empty()) return subnet;
   }
@@ -112,8 +125,7 @@ absl::StatusOr<netlink::Ipv4Prefix> ChooseSubnet(const BridgeOptions& options, c
 }
 
 // The bridge's index if it is there and right; 0 when it has to be made.
-absl::StatusOr<int> FindOurs(netlink::Socket& socket, const BridgeOptions& options,
-                             const Host& host) {
+absl::StatusOr<int> FindOurs(const BridgeOptions& options, const Host& host) {
   for (const netlink::Link& link : host.links) {
     if (link.name != options.name) continue;
     if (link.kind == "bridge" && link.group == options.group) return link.index;
@@ -136,15 +148,14 @@ absl::StatusOr<int> MakeBridge(netlink::Socket& socket, const BridgeOptions& opt
   return link.index;
 }
 
-}  // namespace
-
-absl::StatusOr<BridgeState> EnsureBridge(const BridgeOptions& options) {
-  RETURN_IF_ERROR(netlink::CheckInterfaceName(options.name));
+// One attempt; `contested` tells that somebody else took the subnet at the same moment.
+absl::StatusOr<BridgeState> TryEnsureBridge(const BridgeOptions& options, int attempt,
+                                            bool* contested) {
   ASSIGN_OR_RETURN(netlink::Socket socket, netlink::Socket::Open(NETLINK_ROUTE));
   ASSIGN_OR_RETURN(Host host, ReadHost(socket));
   BridgeState state;
-  ASSIGN_OR_RETURN(state.index, FindOurs(socket, options, host));
-  ASSIGN_OR_RETURN(state.subnet, ChooseSubnet(options, host, state.index));
+  ASSIGN_OR_RETURN(state.index, FindOurs(options, host));
+  ASSIGN_OR_RETURN(state.subnet, ChooseSubnet(options, host, state.index, attempt));
   state.gateway = {state.subnet.first().value + 1};
   state.mtu = host.UplinkMtu();
 
@@ -166,6 +177,31 @@ absl::StatusOr<BridgeState> EnsureBridge(const BridgeOptions& options) {
   netlink::SetUp(batch, state.index);
   RETURN_IF_ERROR(socket.Execute(batch));
   RETURN_IF_ERROR(FAILPOINT("network.make_bridge.after_address"));
+  if (!options.in_use.has_value()) {
+    ASSIGN_OR_RETURN(host, ReadHost(socket));
+    *contested = !host.Obstacle(state.subnet, state.index).empty();
+  }
+  return state;
+}
+
+}  // namespace
+
+absl::StatusOr<BridgeState> EnsureBridge(const BridgeOptions& options) {
+  RETURN_IF_ERROR(netlink::CheckInterfaceName(options.name));
+  // Two suites that start at the same moment may choose the same subnet. Whoever sees the other's
+  // address after adding its own, yields; if both do, chance sets them apart.
+  constexpr int kAttempts = 8;
+  BridgeState state;
+  bool contested = true;
+  for (int attempt = 0; contested && attempt < kAttempts; ++attempt) {
+    contested = false;
+    ASSIGN_OR_RETURN(state, TryEnsureBridge(options, attempt, &contested));
+    if (contested) RETURN_IF_ERROR(RemoveBridge(options.name, options.group));
+  }
+  if (contested) {
+    return absl::UnavailableError(
+        absl::StrCat("others took each of ", kAttempts, " subnets as we did; try again"));
+  }
   RETURN_IF_ERROR(
       EnsureSysctl(absl::StrCat("/proc/sys/net/ipv4/conf/", options.name, "/route_localnet"), "1"));
   RETURN_IF_ERROR(EnsureSysctl("/proc/sys/net/ipv4/ip_forward", "1"));

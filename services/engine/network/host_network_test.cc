@@ -387,6 +387,34 @@ TEST_F(HostNetworkTest, ASubnetTheHostUsesIsRefusedOrAvoided) {
   EXPECT_OK((*made)->Release("quiet"));
 }
 
+TEST_F(HostNetworkTest, SuitesOfOneHostKeepApart) {
+  Start();
+  HostNetworkOptions second = options_;
+  second.run_dir = absl::StrCat(world_->directory(), "/", RandomHex(4));
+  second.bridge = "gantry0-two";
+  absl::StatusOr<std::unique_ptr<HostNetwork>> made = HostNetwork::Create(second);
+  ASSERT_OK(made);
+  absl::StatusOr<AdoptReport> report = (*made)->Adopt({});
+  ASSERT_OK(report);
+  EXPECT_THAT(report->removed, IsEmpty()) << "what belongs to the first suite";
+  EXPECT_THAT(report->problems, IsEmpty());
+  EXPECT_NE((*made)->Info().subnet, network_->Info().subnet);
+
+  const Endpoint web = Connect("web", {{Protocol::kTcp, kInner, "", 8080}});
+  EndpointRequest request{.container_id = "web"};
+  request.ports = {{Protocol::kTcp, kInner, "", 8081}};
+  absl::StatusOr<Endpoint> other = (*made)->Connect(request);
+  ASSERT_OK(other);
+  const sys::UniqueFd server = Serve(web);
+  const sys::UniqueFd other_server = Serve(*other);
+  EXPECT_OK(Reach(nullptr, Protocol::kTcp, "127.0.0.1", 8080, server));
+  EXPECT_OK(Reach(nullptr, Protocol::kTcp, "127.0.0.1", 8081, other_server));
+  ASSERT_OK((*made)->Release("web"));
+  made->reset();
+  EXPECT_OK(Reach(nullptr, Protocol::kTcp, "127.0.0.1", 8080, server));
+  ExpectCleanAudit();
+}
+
 TEST_F(HostNetworkTest, ABridgeOfSomebodyElseIsLeftAlone) {
   netlink::Socket socket = *netlink::Socket::Open(NETLINK_ROUTE);
   netlink::Batch batch;

@@ -1,0 +1,163 @@
+// What config.json asks for is what the program finds.
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "lib/sys/file.h"
+#include "tests/integration/runtime/bundle.h"
+
+namespace gantry::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class RuntimeSettingsTest : public RuntimeTest {};
+
+TEST_F(RuntimeSettingsTest, NamesLimitsAndEnvironment) {
+  spec_.hostname = "box";
+  spec_.domainname = "example";
+  spec_.process->env.push_back("COLOUR=blue");
+  spec_.process->rlimits = {{.type = "RLIMIT_NOFILE", .soft = 100, .hard = 200}};
+  spec_.process->cwd = "/work/deep";
+  spec_.process->user.umask = 077;
+  spec_.process->oom_score_adj = 500;
+  CommandResult result = RunScript("cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname; echo $COLOUR $HOME; "
+                                   "grep 'open files' /proc/self/limits; pwd; umask; cat /proc/self/oom_score_adj");
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_THAT(result.out, HasSubstr("box\nexample\nblue /\n"));
+  EXPECT_THAT(result.out, ::testing::ContainsRegex("open files +100 +200"));
+  EXPECT_THAT(result.out, HasSubstr("/work/deep\n0077\n500\n"));
+}
+
+TEST_F(RuntimeSettingsTest, HomeComesFromTheImagesPasswd) {
+  ASSERT_OK(sys::WriteFileAtomically(rootfs("/etc/passwd"), "root:x:0:0::/root:/bin/sh\nu:x:1000:1000::/home/u:\n", 0644));
+  spec_.process->user = {.uid = 1000, .gid = 1000};
+  EXPECT_EQ(RunScript("echo $HOME").out, "/home/u\n");
+}
+
+TEST_F(RuntimeSettingsTest, ReadOnlyRootAndBindMounts) {
+  ASSERT_OK(sys::MakeDirectories(path("volume/sub"), 0755));
+  ASSERT_OK(sys::WriteFileAtomically(path("volume/file"), "data\n", 0644));
+  spec_.root->readonly = true;
+  spec_.mounts.push_back({.destination = "/volume", .type = "bind", .source = path("volume"), .options = {"rbind", "rw"}});
+  spec_.mounts.push_back({.destination = "/frozen", .type = "bind", .source = path("volume"), .options = {"bind", "ro"}});
+  spec_.mounts.push_back({.destination = "/one", .type = "bind", .source = path("volume/file"), .options = {"bind"}});
+  CommandResult result = RunScript("touch /x; touch /frozen/x; touch /volume/made; cat /one");
+  EXPECT_THAT(result.err, HasSubstr("/x: Read-only file system"));
+  EXPECT_THAT(result.err, HasSubstr("/frozen/x: Read-only file system"));
+  EXPECT_EQ(result.out, "data\n");
+  EXPECT_TRUE(sys::Exists(path("volume/made")));
+}
+
+TEST_F(RuntimeSettingsTest, RecursiveReadOnlyCoversMountsBelow) {
+  ASSERT_OK(sys::MakeDirectories(path("volume/sub"), 0755));
+  ASSERT_EQ(RunCommand({"mount", "-t", "tmpfs", "tmpfs", path("volume/sub")}).code, 0);
+  spec_.mounts.push_back({.destination = "/plain", .type = "bind", .source = path("volume"), .options = {"rbind", "ro"}});
+  spec_.mounts.push_back({.destination = "/deep", .type = "bind", .source = path("volume"), .options = {"rbind", "rro"}});
+  CommandResult result = RunScript("touch /plain/sub/a && echo plain; touch /deep/sub/b && echo deep");
+  RunCommand({"umount", path("volume/sub")});
+  EXPECT_EQ(result.out, "plain\n") << result;
+}
+
+TEST_F(RuntimeSettingsTest, TmpfsTakesOverTheModeAndCopiesUp) {
+  ASSERT_OK(sys::MakeDirectories(rootfs("/data/deep"), 0755));
+  ASSERT_OK(sys::WriteFileAtomically(rootfs("/data/deep/file"), "kept\n", 0640));
+  ASSERT_EQ(::chmod(rootfs("/data").c_str(), 01750), 0);
+  spec_.mounts.push_back({.destination = "/data", .type = "tmpfs", .source = "tmpfs", .options = {"tmpcopyup"}});
+  CommandResult result = RunScript("stat -c %a /data; cat /data/deep/file; stat -c %a /data/deep/file");
+  EXPECT_EQ(result.out, "1750\nkept\n640\n") << result;
+}
+
+TEST_F(RuntimeSettingsTest, SysctlsOfTheContainersNamespaces) {
+  spec_.linux_.sysctl = {{"net.ipv4.ip_forward", "1"}, {"kernel.shmmni", "99"}};
+  EXPECT_EQ(RunScript("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni").out, "1\n99\n");
+}
+
+TEST_F(RuntimeSettingsTest, DevicesWithOwnerAndMode) {
+  spec_.linux_.devices = {{.type = "c", .path = "/dev/mine", .major = 1, .minor = 3, .file_mode = 0640, .uid = 5, .gid = 6}};
+  EXPECT_EQ(RunScript("stat -c '%t:%T %a %u %g' /dev/mine").out, "1:3 640 5 6\n");
+}
+
+TEST_F(RuntimeSettingsTest, JoinsANamespaceByPath) {
+  StartScript("c", "sleep 1000");
+  const int pid = PidOf("c");
+  spec_.linux_.FindNamespace("network")->path = absl::StrCat("/proc/", pid, "/ns/net");
+  spec_.linux_.FindNamespace("ipc")->path = absl::StrCat("/proc/", pid, "/ns/ipc");
+  spec_.linux_.FindNamespace("pid")->path = absl::StrCat("/proc/", pid, "/ns/pid");
+  spec_.linux_.cgroups_path = cgroup_ + "/second";
+  spec_.process->args = {"/bin/sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; ls -d /proc/1; echo $$"};
+  WriteConfig();
+  CommandResult result = Runtime({"run", "--bundle", path("bundle"), "d"});
+  EXPECT_EQ(result.code, 0) << result;
+  const CommandResult host = RunShell(absl::StrCat("readlink /proc/", pid, "/ns/net /proc/", pid, "/ns/ipc"));
+  EXPECT_THAT(result.out, HasSubstr(host.out));
+  EXPECT_THAT(result.out, Not(HasSubstr("\n1\n"))) << "not the first process of the joined namespace";
+  spec_.linux_.cgroups_path = cgroup_ + "/leaf";
+  for (const char* wrong : {"/proc/self/ns/uts", "/etc/passwd"}) {
+    spec_.linux_.FindNamespace("network")->path = wrong;
+    WriteConfig();
+    CommandResult refused = Runtime({"run", "--bundle", path("bundle"), "d"});
+    EXPECT_NE(refused.code, 0);
+    EXPECT_THAT(refused.err, HasSubstr("is not a network namespace"));
+  }
+}
+
+TEST_F(RuntimeSettingsTest, UserNamespaceMapsIds) {
+  spec_.linux_.namespaces.push_back({"user"});
+  spec_.linux_.uid_mappings = spec_.linux_.gid_mappings = {{.container_id = 0, .host_id = 100000, .size = 65536}};
+  CommandResult result = RunScript("id; cat /proc/self/uid_map; cat /dev/null; touch /tmp/made 2>/dev/null; stat -c %u /dev");
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_THAT(result.out, HasSubstr("uid=0 gid=0"));
+}
+
+TEST_F(RuntimeSettingsTest, TimeNamespaceHasItsOffset) {
+  spec_.linux_.namespaces.push_back({"time"});
+  spec_.linux_.time_offsets = {{"boottime", {.seconds = 1000000}}};
+  CommandResult result = RunScript("cat /proc/uptime");
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_GT(atof(result.out.c_str()), 1000000.0);
+}
+
+TEST_F(RuntimeSettingsTest, SchedulingAndPersonality) {
+  spec_.process->scheduler = oci::Scheduler{.policy = "SCHED_BATCH", .nice = 5};
+  spec_.process->io_priority = oci::IoPriority{.priority_class = "IOPRIO_CLASS_IDLE"};
+  spec_.linux_.personality = oci::Personality{.domain = "LINUX32"};
+  CommandResult result = RunScript("head -c 4000 /proc/self/sched | grep policy; uname -m; cut -d' ' -f19 /proc/self/stat");
+  EXPECT_THAT(result.out, HasSubstr("i686")) << result;
+}
+
+TEST_F(RuntimeSettingsTest, CgroupMountShowsOnlyTheOwnSubtree) {
+  CommandResult result = RunScript("ls /sys/fs/cgroup/memory /sys/fs/cgroup 2>/dev/null | grep -c gantry-rt; "
+                                   "mkdir /sys/fs/cgroup/pids/x 2>&1");
+  EXPECT_THAT(result.out, ::testing::StartsWith("0\n"));
+  EXPECT_THAT(result.out, HasSubstr("Read-only"));
+}
+
+TEST_F(RuntimeSettingsTest, LabelsThatThisKernelLacksAreRefused) {
+  if (sys::Exists("/sys/fs/selinux/enforce")) GTEST_SKIP() << "needs a kernel without SELinux";
+  spec_.process->selinux_label = "system_u:system_r:container_t:s0";
+  CommandResult result = RunScript("true");
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("process.selinuxLabel"));
+}
+
+TEST_F(RuntimeSettingsTest, NoPivotEntersTheRootToo) {
+  spec_.process->args = {"/bin/sh", "-c", "ls -d /bin; ls /etc/shadow 2>/dev/null; true"};
+  WriteConfig();
+  CommandResult result = Runtime({"run", "--no-pivot", "--bundle", path("bundle"), "c"});
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_EQ(result.out, "/bin\n");
+}
+
+TEST_F(RuntimeSettingsTest, SharedPropagationIsAskedFor) {
+  spec_.linux_.rootfs_propagation = "shared";
+  CommandResult result = RunScript("grep ' / / ' /proc/self/mountinfo; head -1 /proc/self/mountinfo");
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_THAT(result.out, HasSubstr("shared:"));
+}
+
+}  // namespace
+}  // namespace gantry::testing
