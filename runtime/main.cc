@@ -124,7 +124,9 @@ absl::StatusOr<int> RunCommand(const Command& command, const Global& global,
         absl::StrCat(command.name, ": wrong number of arguments; usage: gantry-runtime ", command.name, " ",
                      command.usage));
   }
-  if (command.min_operands > 0) RETURN_IF_ERROR(CheckContainerId(arguments.operands()[0]));
+  if (command.min_operands > 0 && !arguments.IsSet("regex")) {
+    RETURN_IF_ERROR(CheckContainerId(arguments.operands()[0]));
+  }
   return command.run(global, arguments);
 }
 

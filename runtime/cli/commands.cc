@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <regex.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -136,9 +138,22 @@ absl::StatusOr<int> RunState(const Global& global, const Arguments& arguments) {
   return 0;
 }
 
+// The id, or with --regex all that match the extended regular expression.
 absl::StatusOr<std::vector<std::string>> MatchingIds(const Global& global, const Arguments& arguments) {
-  if (!arguments.IsSet("regex")) return std::vector<std::string>{arguments.operands()[0]};
-  return absl::UnimplementedError("--regex is not supported; name the containers");
+  const std::string& word = arguments.operands()[0];
+  if (!arguments.IsSet("regex")) return std::vector<std::string>{word};
+  regex_t pattern;
+  if (::regcomp(&pattern, word.c_str(), REG_EXTENDED | REG_NOSUB) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--regex: '", EscapeForTerminal(word), "' is not a regular expression"));
+  }
+  absl::Cleanup release = [&] { ::regfree(&pattern); };
+  ASSIGN_OR_RETURN(std::vector<std::string> ids, ListContainers(global.root));
+  ids.erase(std::remove_if(ids.begin(), ids.end(), [&](const std::string& id) {
+              return ::regexec(&pattern, id.c_str(), 0, nullptr, 0) != 0;
+            }),
+            ids.end());
+  return ids;
 }
 
 absl::StatusOr<int> RunKill(const Global& global, const Arguments& arguments) {

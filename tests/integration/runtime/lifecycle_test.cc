@@ -147,6 +147,16 @@ TEST_F(RuntimeLifecycleTest, ListsContainers) {
   ASSERT_EQ(list->root().size(), 1u);
 }
 
+TEST_F(RuntimeLifecycleTest, DeletesByRegularExpression) {
+  spec_.process->args = {"/bin/sleep", "1000"};
+  ASSERT_EQ(Create("web-1").code, 0) << Output();
+  EXPECT_EQ(Runtime({"delete", "--regex", "^db-"}).code, 0);
+  EXPECT_EQ(Runtime({"list", "-q"}).out, "web-1\n");
+  EXPECT_EQ(Runtime({"delete", "--force", "--regex", "^web-[0-9]+$"}).code, 0);
+  EXPECT_EQ(Runtime({"list", "-q"}).out, "");
+  EXPECT_EQ(Runtime({"delete", "--regex", "("}).code, 1);
+}
+
 TEST_F(RuntimeLifecycleTest, ListsProcessesAndStatistics) {
   StartScript("c", "sleep 1000 & sleep 1000; true");
   ASSERT_TRUE(Eventually([&] {
