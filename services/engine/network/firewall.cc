@@ -10,13 +10,16 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
+#include "lib/netlink/conntrack.h"
 #include "lib/netlink/nftables.h"
+#include "lib/netlink/route.h"
 #include "lib/sys/errno.h"
 
 namespace gantry::network {
@@ -117,6 +120,18 @@ class FieldReader {
   }
   absl::string_view bytes_;
 };
+
+// Addresses of the host. Empty on failure.
+std::set<netlink::Ipv4Address> OwnAddresses() {
+  std::set<netlink::Ipv4Address> own;
+  absl::StatusOr<netlink::Socket> socket = netlink::Socket::Open(NETLINK_ROUTE);
+  if (!socket.ok()) return own;
+  absl::StatusOr<std::vector<netlink::InterfaceAddress>> addresses =
+      netlink::ListAddresses(*socket);
+  if (!addresses.ok()) return own;
+  for (const netlink::InterfaceAddress& address : *addresses) own.insert(address.address.address);
+  return own;
+}
 
 std::string TableName(const std::string& bridge) {
   if (bridge == kUsualBridge) return "gantry";
@@ -235,10 +250,12 @@ absl::Status Firewall::Publish(netlink::Ipv4Address container, const std::vector
   Maps wanted = maps_;
   for (const auto& [key, data] : add.by_address) wanted.by_address[key] = data;
   for (const auto& [key, data] : add.everywhere) wanted.everywhere[key] = data;
-  return Annotate(Change(add, {}, wanted), "publish ports");
+  RETURN_IF_ERROR(Annotate(Change(add, {}, wanted), "publish ports"));
+  ForgetUdpFlows(container, ports);
+  return absl::OkStatus();
 }
 
-absl::Status Firewall::Unpublish(const std::vector<Port>& ports) {
+absl::Status Firewall::Unpublish(netlink::Ipv4Address container, const std::vector<Port>& ports) {
   if (ports.empty()) return absl::OkStatus();
   Maps remove;
   for (const Port& port : ports) Insert(remove, {}, port);
@@ -248,7 +265,30 @@ absl::Status Firewall::Unpublish(const std::vector<Port>& ports) {
   for (const auto& [key, data] : remove.everywhere) wanted.everywhere.erase(key);
   absl::Status changed = Change({}, remove, wanted);
   maps_ = wanted;  // The ports are given back either way.
+  ForgetUdpFlows(container, ports);
   return Annotate(changed, "take back published ports");
+}
+
+// Flows to one of the host's own addresses on one of these ports, translated to `container` or not
+// at all. Others stay: a flow by this host to port 53 of a name server looks much the same.
+// Failures are not reported: the flows then end by themselves, half a minute after their last
+// packet.
+void Firewall::ForgetUdpFlows(netlink::Ipv4Address container, const std::vector<Port>& ports) {
+  netlink::Batch batch;
+  std::set<netlink::Ipv4Address> own;
+  for (const Port& port : ports) {
+    if (port.protocol != Protocol::kUdp) continue;
+    if (own.empty()) own = OwnAddresses();
+    absl::StatusOr<std::vector<netlink::UdpFlow>> flows =
+        netlink::ListUdpFlows(changes_, port.host_port);
+    if (!flows.ok()) return;
+    for (const netlink::UdpFlow& flow : *flows) {
+      const bool to_host = own.contains(flow.destination) || flow.destination.value >> 24 == 127;
+      const bool ours = flow.answered_by == container || flow.answered_by == flow.destination;
+      if (to_host && ours) netlink::ForgetFlow(batch, flow);
+    }
+  }
+  changes_.Execute(batch).IgnoreError();
 }
 
 absl::Status Firewall::Remove() {

@@ -50,11 +50,13 @@ class Firewall {
   absl::Status Rebuild(const netlink::Ipv4Prefix& subnet,
                        const std::vector<Publication>& publications);
 
-  // After an error the table is as before.
+  // After an error the table is as before. UDP flows that began before their port was published are
+  // forgotten, so that their next packet is translated; likewise those to a container whose ports
+  // are taken back.
   absl::Status Publish(netlink::Ipv4Address container, const std::vector<Port>& ports);
   // After an error the ports may still lead to the container in the kernel; the next change mends
   // it.
-  absl::Status Unpublish(const std::vector<Port>& ports);
+  absl::Status Unpublish(netlink::Ipv4Address container, const std::vector<Port>& ports);
 
   absl::Status Remove();
   // Removes the table of a bridge that is not used any more.
@@ -83,6 +85,8 @@ class Firewall {
   absl::Status Change(const Maps& add, const Maps& remove, const Maps& wanted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<std::string>> Compare() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetUdpFlows(netlink::Ipv4Address container, const std::vector<Port>& ports)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<bool> ReadEvents();
   std::string Script(const Maps& maps) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Insert(Maps& maps, netlink::Ipv4Address container, const Port& port);

@@ -81,7 +81,9 @@ absl::StatusOr<Endpoint> HostNetwork::Connect(const EndpointRequest& request) {
       ASSIGN_OR_RETURN(record.endpoint.ports, ports_.Reserve(request.container_id, wanted));
       absl::Cleanup give_back = [&] { ports_.Release(request.container_id); };
       RETURN_IF_ERROR(firewall_->Publish(*record.sandbox.ip, record.endpoint.ports));
-      absl::Cleanup unpublish = [&] { firewall_->Unpublish(record.endpoint.ports).IgnoreError(); };
+      absl::Cleanup unpublish = [&] {
+        firewall_->Unpublish(*record.sandbox.ip, record.endpoint.ports).IgnoreError();
+      };
       RETURN_IF_ERROR(FAILPOINT("network.connect.after_publish"));
       std::move(unpublish).Cancel();
       std::move(give_back).Cancel();
@@ -228,8 +230,10 @@ absl::Status HostNetwork::Release(const std::string& container_id) {
   }
   if (record.endpoint.mode == Mode::kHost) return absl::OkStatus();
   // The rules go before the ports are given back, or the next holder's packets would come here.
-  absl::Status unpublished =
-      firewall_ == nullptr ? absl::OkStatus() : firewall_->Unpublish(record.endpoint.ports);
+  absl::Status unpublished;
+  if (!record.endpoint.ports.empty()) {
+    unpublished = firewall_->Unpublish(*record.sandbox.ip, record.endpoint.ports);
+  }
   absl::Status stopped = FAILPOINT("network.release.after_unpublish");
   ports_.Release(container_id);
   pool_->Retire(std::move(record.sandbox));

@@ -239,6 +239,23 @@ INSTANTIATE_TEST_SUITE_P(Protocols, PublishedPortTest,
                          ::testing::Values(Protocol::kTcp, Protocol::kUdp),
                          [](const auto& info) { return std::string(ProtocolName(info.param)); });
 
+TEST_F(HostNetworkTest, AUdpClientThatNeverStopsReachesWhoeverHasThePortNow) {
+  Start();
+  absl::StatusOr<sys::UniqueFd> client =
+      Dial(&world_->outside(), Protocol::kUdp, NetworkWorld::kHostIp, 5353);
+  ASSERT_OK(client);
+  // Nobody serves it yet; the host remembers the flow as one to itself.
+  ASSERT_EQ(::send(client->get(), "early", 5, 0), 5);
+  char refused;
+  EXPECT_EQ(::recv(client->get(), &refused, 1, 0), -1);
+
+  const Endpoint first = Connect("first", {{Protocol::kUdp, kInner, "", 5353}});
+  EXPECT_OK(Exchange(Protocol::kUdp, *client, Serve(first, Protocol::kUdp)));
+  ASSERT_OK(network_->Release("first"));
+  const Endpoint second = Connect("second", {{Protocol::kUdp, kInner, "", 5353}});
+  EXPECT_OK(Exchange(Protocol::kUdp, *client, Serve(second, Protocol::kUdp)));
+}
+
 TEST_F(HostNetworkTest, UnpublishedPortsAreNotReachedFromOutside) {
   Start();
   const Endpoint web = Connect("web", {{Protocol::kTcp, kInner, "", 8080}});
