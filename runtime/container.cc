@@ -40,6 +40,7 @@
 #include "runtime/record.h"
 #include "runtime/runtime.h"
 #include "runtime/seccomp.h"
+#include "runtime/user_namespace.h"
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -276,6 +277,8 @@ class Creation {
   absl::Status PrepareSeccomp();
   absl::Status PrepareNamespaces();
   absl::Status PrepareMounts();
+  absl::Status MapMount(MountPlan& mount);
+  absl::Status PrepareNotify();
   absl::Status PrepareStart();
   absl::StatusOr<NewProcess> Clone();
   absl::Status Converse(NewProcess& process);
@@ -484,15 +487,55 @@ absl::Status Creation::PrepareMounts() {
     }
     rootfs.mounts.push_back(std::move(mount));
   }
+  for (MountPlan& mount : rootfs.mounts) {
+    if (mount.idmap) RETURN_IF_ERROR(Annotate(MapMount(mount), absl::StrCat("map the ids of ", Quote(mount.destination))));
+  }
   if (!plan_.rootfs.user_namespace) return absl::OkStatus();
   // The new process may not be able to reach host paths: it gets the trees themselves.
   rootfs.tree.Reset(kernel::OpenTree(AT_FDCWD, record_.rootfs.c_str(), OPEN_TREE_CLONE | AT_RECURSIVE));
   for (MountPlan& mount : rootfs.mounts) {
-    if (!mount.bind) continue;
+    if (!mount.bind || mount.tree.ok()) continue;
     mount.tree.Reset(kernel::OpenTree(AT_FDCWD, mount.source.c_str(),
                                       OPEN_TREE_CLONE | (mount.recursive ? AT_RECURSIVE : 0)));
   }
   return absl::OkStatus();  // Without the right to clone here (rootless) the child tries by path.
+}
+
+// An id-mapped tree can only be made with the rights of the host.
+absl::Status Creation::MapMount(MountPlan& mount) {
+  const bool own = !mount.uid_mappings.empty();
+  const auto& uids = own ? mount.uid_mappings : spec().linux_.uid_mappings;
+  const auto& gids = own ? mount.gid_mappings : spec().linux_.gid_mappings;
+  if (uids.empty() || gids.empty()) {
+    return absl::InvalidArgumentError(
+        "idmap without uidMappings and gidMappings needs the container's own, in linux.uidMappings");
+  }
+  ASSIGN_OR_RETURN(UniqueFd user_namespace, MakeUserNamespace(uids, gids));
+  mount.tree.Reset(kernel::OpenTree(AT_FDCWD, mount.source.c_str(),
+                                    OPEN_TREE_CLONE | (mount.recursive ? AT_RECURSIVE : 0)));
+  if (!mount.tree.ok()) return ErrnoError(errno, absl::StrCat("bind the source ", Quote(mount.source)));
+  if (kernel::SetMountAttributes(mount.tree.get(), mount.idmap_recursive ? AT_RECURSIVE : 0,
+                                 MOUNT_ATTR_IDMAP, 0, 0, user_namespace.get()) != 0) {
+    return ErrnoError(errno, absl::StrCat("id-map the mount of ", Quote(mount.source),
+                                          "; does its file system support that?"));
+  }
+  return absl::OkStatus();
+}
+
+// Whoever starts the container binds a socket in this directory; see cli/notify.h.
+absl::Status Creation::PrepareNotify() {
+  if (options_.notify_socket.empty()) return absl::OkStatus();
+  const std::string directory = absl::StrCat(directory_, "/notify");
+  RETURN_IF_ERROR(sys::MakeDirectories(directory, 0755));
+  MountPlan mount;
+  mount.destination = "/run/notify";
+  mount.source = directory;
+  mount.bind = true;
+  mount.set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  if (plan_.rootfs.user_namespace) mount.tree.Reset(kernel::OpenTree(AT_FDCWD, directory.c_str(), OPEN_TREE_CLONE));
+  plan_.rootfs.mounts.push_back(std::move(mount));
+  plan_.process.extra_environment.push_back("NOTIFY_SOCKET=/run/notify/notify.sock");
+  return absl::OkStatus();
 }
 
 absl::Status Creation::PrepareStart() {
@@ -566,7 +609,8 @@ absl::StatusOr<NewProcess> Creation::Clone() {
   plan_.process.filter = filter_ ? &*filter_ : nullptr;
   plan_.process.kept_descriptors = options_.listen_fds + options_.preserve_fds;
   if (options_.listen_fds > 0) {
-    plan_.process.extra_environment = {absl::StrCat("LISTEN_FDS=", options_.listen_fds), "LISTEN_PID=1"};
+    plan_.process.extra_environment.push_back(absl::StrCat("LISTEN_FDS=", options_.listen_fds));
+    plan_.process.extra_environment.push_back("LISTEN_PID=1");
   }
   plan_.state_template = StateTemplate();
 
@@ -745,6 +789,7 @@ absl::StatusOr<std::unique_ptr<Container::Impl>> Creation::Run() {
   plan_.rootfs.cgroups = record_.cgroups;
   plan_.rootfs.cgroup_mode = record_.cgroup_mode;
   RETURN_IF_ERROR(PrepareStart());
+  RETURN_IF_ERROR(PrepareNotify());
   Lap("claim");
   RETURN_IF_ERROR(PrepareCgroup());
   plan_.rootfs.cgroups = record_.cgroups;

@@ -44,7 +44,7 @@ namespace gantry::runtime {
 
 inline constexpr char kVersion[] = "0.1.0";
 // What `features` may promise.
-inline constexpr bool kIdmapMounts = false;
+inline constexpr bool kIdmapMounts = true;
 inline constexpr bool kNetDevices = false;
 
 // Makes sure that the running binary cannot be overwritten through /proc/PID/exe (CVE-2019-5736,
@@ -96,7 +96,7 @@ struct CreateOptions {
   std::string pidfd_socket;  // Gets init's pidfd.
   int preserve_fds = 0;      // Keep descriptors 3 … 3+N-1 (after those of LISTEN_FDS) open in init.
   int listen_fds = 0;        // LISTEN_FDS of the caller, passed on with LISTEN_PID=1.
-  std::string notify_socket;  // Host path of sd_notify's socket, bound into the container.
+  std::string notify_socket;  // Not empty: the container gets /run/notify/notify.sock (sd_notify).
   bool no_pivot = false;
   bool no_new_keyring = false;
   CgroupManager cgroup_manager = CgroupManager::kCgroupfs;

@@ -23,6 +23,7 @@
 #include "lib/sys/file.h"
 #include "lib/sys/process.h"
 #include "runtime/cli/foreground.h"
+#include "runtime/cli/notify.h"
 #include "runtime/seccomp.h"
 
 namespace gantry::runtime {
@@ -69,7 +70,6 @@ absl::StatusOr<CreateOptions> MakeCreateOptions(const Global& global, const Argu
   options.no_new_keyring = arguments.IsSet("no-new-keyring");
   options.cgroup_manager = global.cgroup_manager;
   options.rootless = global.rootless;
-  if (const char* socket = ::getenv("NOTIFY_SOCKET")) options.notify_socket = socket;
   return options;
 }
 
@@ -90,8 +90,14 @@ std::string TimingText(const Container& container) {
   return absl::StrCat(text, " total=", total);
 }
 
+// Only a detached start can wait for the container to be ready.
+void OfferNotify(CreateOptions* options) {
+  if (const char* socket = ::getenv("NOTIFY_SOCKET")) options->notify_socket = socket;
+}
+
 absl::StatusOr<int> RunCreate(const Global& global, const Arguments& arguments) {
   ASSIGN_OR_RETURN(CreateOptions options, MakeCreateOptions(global, arguments));
+  OfferNotify(&options);
   ASSIGN_OR_RETURN(Container container, Container::Create(options));
   absl::Status console = NeedConsoleSocket(container, options);
   if (!console.ok()) {
@@ -106,11 +112,15 @@ absl::StatusOr<int> RunRun(const Global& global, const Arguments& arguments) {
   const bool detach = arguments.IsSet("detach");
   // Nobody else can start it, so it need not be reachable by others, and it dies with us until then.
   options.start_by_others = false;
+  if (detach) OfferNotify(&options);
   Foreground foreground;
   if (!detach) RETURN_IF_ERROR(foreground.Begin());
   ASSIGN_OR_RETURN(Container container, Container::Create(options));
+  Notify notify;
   absl::Status status = detach ? NeedConsoleSocket(container, options) : absl::OkStatus();
+  if (status.ok() && detach) status = notify.Begin(options.state_root, options.id);
   if (status.ok()) status = container.Start();
+  if (status.ok()) status = notify.Await(container);
   if (!status.ok()) {
     (void)container.Delete(true);
     return status;
@@ -127,7 +137,10 @@ absl::StatusOr<int> RunRun(const Global& global, const Arguments& arguments) {
 
 absl::StatusOr<int> RunStart(const Global& global, const Arguments& arguments) {
   ASSIGN_OR_RETURN(Container container, Container::Load(global.root, arguments.operands()[0]));
+  Notify notify;
+  RETURN_IF_ERROR(notify.Begin(global.root, container.id()));
   RETURN_IF_ERROR(container.Start());
+  RETURN_IF_ERROR(notify.Await(container));
   return 0;
 }
 

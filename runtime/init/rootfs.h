@@ -24,7 +24,6 @@ struct RootfsPlan {
   bool own_cgroup_namespace = false;
   bool user_namespace = false;
   bool no_pivot = false;
-  std::string notify_socket_directory;  // Host directory for sd_notify, or empty.
 };
 
 // Single-threaded, used once: Attach, Populate, (hooks), Cover, Enter.

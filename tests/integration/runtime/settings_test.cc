@@ -129,6 +129,34 @@ TEST_F(RuntimeSettingsTest, SchedulingAndPersonality) {
   EXPECT_THAT(result.out, HasSubstr("i686")) << result;
 }
 
+TEST_F(RuntimeSettingsTest, IdMappedMountsShowOtherOwners) {
+  ASSERT_OK(sys::MakeDirectories(path("volume"), 0755));
+  ASSERT_OK(sys::WriteFileAtomically(path("volume/file"), "x", 0644));
+  spec_.mounts.push_back({.destination = "/mapped", .type = "bind", .source = path("volume"), .options = {"bind", "idmap"},
+                          .uid_mappings = {{.container_id = 0, .host_id = 5000, .size = 10}},
+                          .gid_mappings = {{.container_id = 0, .host_id = 6000, .size = 10}}});
+  spec_.mounts.push_back({.destination = "/plain", .type = "bind", .source = path("volume"), .options = {"bind"}});
+  CommandResult result = RunScript("stat -c %u:%g /mapped/file /plain/file");
+  if (result.err.find("does its file system support") != std::string::npos) GTEST_SKIP() << result.err;
+  EXPECT_EQ(result.out, "5000:6000\n0:0\n") << result;
+  spec_.mounts.pop_back();
+  spec_.mounts.back().uid_mappings.clear();
+  spec_.mounts.back().gid_mappings.clear();
+  EXPECT_THAT(RunScript("true").err, HasSubstr("linux.uidMappings")) << "nothing to map by";
+}
+
+TEST_F(RuntimeSettingsTest, ADetachedStartWaitsUntilTheContainerIsReady) {
+  // busybox cannot send a datagram; its end ends the waiting just as well.
+  spec_.process->args = {"/bin/sh", "-c", "echo $NOTIFY_SOCKET; ls -l /run/notify/notify.sock; sleep 1"};
+  WriteConfig();
+  CommandResult result = RunShell(absl::StrCat("export NOTIFY_SOCKET=", path("host.sock"), "; ", program_, " --root ",
+                                               path("state"), " create --bundle ", path("bundle"), " c </dev/null >",
+                                               path("out"), " 2>&1 && ", program_, " --root ", path("state"), " start c"));
+  EXPECT_EQ(result.code, 0) << result << Output();
+  EXPECT_THAT(Output(), HasSubstr("/run/notify/notify.sock\nsrwxrwxrwx"));
+  EXPECT_EQ(StateOf("c", "status"), "stopped") << "start went on waiting until init had ended";
+}
+
 TEST_F(RuntimeSettingsTest, CgroupMountShowsOnlyTheOwnSubtree) {
   CommandResult result = RunScript("ls /sys/fs/cgroup/memory /sys/fs/cgroup 2>/dev/null | grep -c gantry-rt; "
                                    "mkdir /sys/fs/cgroup/pids/x 2>&1");
