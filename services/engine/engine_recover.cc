@@ -59,6 +59,12 @@ absl::Status Engine::Recover() {
     log::Warning("a running container has lost its network; restart it",
                  {{"container", lost.container_id}, {"reason", lost.reason}});
   }
+  for (const std::string& problem : adopted.problems) {
+    log::Warning("the network is not as it should be", {{"problem", problem}});
+  }
+  for (const std::string& removed : adopted.removed) {
+    log::Info("removed what an earlier engine left of the network", {{"object", removed}});
+  }
   metadata_.WatchOom([this](const std::string& id) {
     if (ContainerPtr container = index_.FindById(id)) container->SetOomKilled();
   });

@@ -30,7 +30,9 @@ CLEAN = {
     'services/gateway/metrics_server.cc': 'void Serve() {\n  try {\n  } catch (const int&) {\n  }\n}\n',
     'lib/base/failpoint.cc': 'void Delay() { ::nanosleep(nullptr, nullptr); }\n',
     'shim/README.md': 'x\n',
-    'shim/shim_root_test.cc': 'void Wait() { ::usleep(1); }\n',
+    **{name: 'void Wait() { ::usleep(1); }\n'
+       for name in ['shim/shim_root_test.cc', 'shim/containerd_root_test.cc',
+                    'services/engine/testing/fake_suite.cc', 'tests/bench/shim_bench.cc']},
     'lib/testing/fuzz_corpus_main.cc': 'std::filesystem::path corpus;\n',
     'snapshotter/README.md': 'x\n',
     'snapshotter/snapshotter.h': '#pragma once\n',
