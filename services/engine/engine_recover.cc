@@ -161,6 +161,8 @@ void Engine::Adopt(const ContainerPtr& container, const std::optional<TaskStatus
     (void)container->BackToRestarting();
   }
 
+  // A start or an end that was cut short next to its own beginning or end.
+  if (sys::Exists(RuntimeDirectory(container->id()))) container->SetNeedsCleanup(true);
   if (container->definition().single_run() && container->state() == State::kCreated) {
     // `run --rm` that was cut short before its start was recorded: nobody will start it again.
     executor_.Run([this, container] {

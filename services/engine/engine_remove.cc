@@ -30,7 +30,10 @@ absl::Status Engine::Remove(const v1::RemoveContainerRequest& request) {
     if (container->state() == State::kRemoving) {
       return WrongState("remove", container->name(), State::kRemoving);
     }
-    ASSIGN_OR_RETURN(Container::Operation operation, container->Begin("remove", kPatience));
+    absl::StatusOr<Container::Operation> operation = container->Begin("remove", kPatience);
+    // Killed by the round before, and gone with its end.
+    if (absl::IsNotFound(operation.status()) && attempt > 0) return absl::OkStatus();
+    RETURN_IF_ERROR(operation.status());
     const State state = container->state();
     if (!IsLive(state)) {
       const absl::Status removed = RemoveHeld(container, request.volumes());
@@ -48,21 +51,23 @@ absl::Status Engine::Remove(const v1::RemoveContainerRequest& request) {
                                                  "' is started again and again; try later"));
     }
     // Its end is handled under the operation, so that has to be given back meanwhile.
-    operation.End();
+    operation->End();
     container->SetStoppedByUser();
     const absl::Status killed = tasks_.Kill(container->id(), "", SIGKILL, true);
     if (!killed.ok() && !absl::IsNotFound(killed)) return killed;
     if (container->state() == State::kPaused) (void)Unpause(container->id());
     auto ended = std::make_shared<absl::Notification>();
-    const uint64_t ticket = container->Wait(v1::WaitContainerRequest::NOT_RUNNING,
-                                            [ended](const WaitResult&) { ended->Notify(); });
+    const uint64_t ticket =
+        container->Wait(container->config().auto_remove() ? v1::WaitContainerRequest::REMOVED
+                                                          : v1::WaitContainerRequest::NOT_RUNNING,
+                        [ended](const WaitResult&) { ended->Notify(); });
     if (!ended->WaitForNotificationWithTimeout(kKillPatience)) {
       container->CancelWait(ticket);
       return absl::DeadlineExceededError(
           absl::StrCat("container '", container->name(),
                        "' did not end after SIGKILL; see what its processes wait for"));
     }
-    // With --rm it may be gone by now, which is what was asked for.
+    // With --rm it is gone by now, which is what was asked for.
     if (index_.FindById(container->id()) == nullptr) return absl::OkStatus();
   }
 }
