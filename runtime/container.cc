@@ -37,6 +37,7 @@
 #include "runtime/init/init.h"
 #include "runtime/init/mount_plan.h"
 #include "runtime/kernel.h"
+#include "runtime/net_devices.h"
 #include "runtime/record.h"
 #include "runtime/runtime.h"
 #include "runtime/seccomp.h"
@@ -679,7 +680,11 @@ absl::Status Creation::SetUpFromOutside(const NewProcess& process) {
       return Annotate(status, "process.oomScoreAdj");
     }
   }
-  return absl::OkStatus();
+  if (spec().linux_.net_devices.empty()) return absl::OkStatus();
+  const std::string& path = spec().linux_.FindNamespace("network")->path;
+  ASSIGN_OR_RETURN(UniqueFd network, sys::Open(path.empty() ? absl::StrCat("/proc/", process.pid(), "/ns/net") : path,
+                                               O_RDONLY));
+  return MoveNetDevices(spec().linux_.net_devices, network);
 }
 
 absl::Status Creation::DeliverSeccomp(const NewProcess& process, const Received& received) {
@@ -729,7 +734,8 @@ absl::Status Creation::Answer(NewProcess& process, Received received) {
 }
 
 absl::Status Creation::Converse(NewProcess& process) {
-  RETURN_IF_ERROR(SetUpFromOutside(process));
+  // With late namespaces the init is yet to come.
+  if (plan_.late_namespaces == 0) RETURN_IF_ERROR(SetUpFromOutside(process));
   for (;;) {
     absl::StatusOr<Received> received = ReceiveMessage(channel_.get());
     if (!received.ok()) {

@@ -45,7 +45,7 @@ namespace gantry::runtime {
 inline constexpr char kVersion[] = "0.1.0";
 // What `features` may promise.
 inline constexpr bool kIdmapMounts = true;
-inline constexpr bool kNetDevices = false;
+inline constexpr bool kNetDevices = true;
 
 // Makes sure that the running binary cannot be overwritten through /proc/PID/exe (CVE-2019-5736,
 // SECURITY-RULES 2): unless it runs from a read-only mount or a sealed memfd already, executes itself

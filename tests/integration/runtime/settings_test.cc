@@ -157,6 +157,20 @@ TEST_F(RuntimeSettingsTest, ADetachedStartWaitsUntilTheContainerIsReady) {
   EXPECT_EQ(StateOf("c", "status"), "stopped") << "start went on waiting until init had ended";
 }
 
+TEST_F(RuntimeSettingsTest, NetDevicesMoveWithTheirAddresses) {
+  ASSERT_EQ(RunShell("ip link add gtest0 type veth peer name gtest1 && ip addr add 10.9.8.7/24 dev gtest0 && ip -6 addr add "
+                     "fd00::5/64 dev gtest0 nodad && ip link set gtest0 up").code, 0) << "needs veth pairs";
+  spec_.linux_.net_devices = {{"gtest0", "inner0"}};
+  CommandResult result = RunScript("cat /proc/net/dev /proc/net/fib_trie /proc/net/if_inet6");
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_THAT(result.out, HasSubstr("inner0:"));
+  EXPECT_THAT(result.out, HasSubstr("10.9.8.7"));
+  EXPECT_THAT(result.out, HasSubstr("fd000000000000000000000000000005"));
+  EXPECT_NE(RunShell("ip link show gtest0").code, 0);
+  spec_.linux_.net_devices = {{"nonesuch0", ""}};
+  EXPECT_THAT(RunScript("true").err, HasSubstr("linux.netDevices.nonesuch0"));
+}
+
 TEST_F(RuntimeSettingsTest, CgroupMountShowsOnlyTheOwnSubtree) {
   CommandResult result = RunScript("ls /sys/fs/cgroup/memory /sys/fs/cgroup 2>/dev/null | grep -c gantry-rt; "
                                    "mkdir /sys/fs/cgroup/pids/x 2>&1");
