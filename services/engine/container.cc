@@ -382,6 +382,16 @@ void Container::SetNeedsCleanup(bool needed) {
   Complete(std::move(waiters), WaitResult());
 }
 
+bool Container::goes_with_its_end() const {
+  absl::MutexLock lock(&mutex_);
+  return definition_.config().auto_remove() && !kept_;
+}
+
+void Container::SetKept(bool kept) {
+  absl::MutexLock lock(&mutex_);
+  kept_ = kept;
+}
+
 absl::Duration Container::NextRestartDelay(absl::Duration ran) {
   absl::MutexLock lock(&mutex_);
   if (ran >= kSoundRun) next_delay_ = kFirstDelay;

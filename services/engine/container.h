@@ -162,6 +162,10 @@ class Container : public std::enable_shared_from_this<Container> {
   bool needs_cleanup() const;
   void SetNeedsCleanup(bool needed);
 
+  // Made with --rm, and not just being restarted by a person.
+  bool goes_with_its_end() const;
+  void SetKept(bool kept);
+
   // --- Restart back-off ---
 
   // How long to wait before the next restart: 100 ms, doubling, at most 1 min; from the start again
@@ -220,6 +224,7 @@ class Container : public std::enable_shared_from_this<Container> {
   std::optional<std::vector<containerd::types::Mount>> rootfs_ ABSL_GUARDED_BY(mutex_);
   bool needs_cleanup_ ABSL_GUARDED_BY(mutex_) = false;
   bool removed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool kept_ ABSL_GUARDED_BY(mutex_) = false;
   std::string busy_with_ ABSL_GUARDED_BY(mutex_);  // Verb of the operation; empty: none.
   absl::Duration next_delay_ ABSL_GUARDED_BY(mutex_);
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -66,7 +66,6 @@ void Engine::HandleExit(const ContainerPtr& container, uint64_t number, const Ta
   // An end that a start that failed has dealt with already.
   if (!IsLive(container->state()) || container->run().number != number) return;
 
-  if (exit.oom_killed) container->SetOomKilled();
   const bool again = ShouldRestart(*container, exit.code);
   const absl::Status marked =
       container->MarkEnded(exit.code, exit.exited_at, again ? State::kRestarting : State::kExited);
@@ -76,7 +75,7 @@ void Engine::HandleExit(const ContainerPtr& container, uint64_t number, const Ta
   }
   log::Info("container ended", {{"container", container->id()},
                                 {"code", exit.code},
-                                {"oom", exit.oom_killed},
+                                {"oom", container->last_run().oom_killed()},
                                 {"restarts", again},
                                 {"trouble", trouble}});
   UpdateGauges();
@@ -95,7 +94,7 @@ bool Engine::ShouldRestart(const Container& container, int32_t exit_code) const 
 absl::Status Engine::FinishRun(const ContainerPtr& container) {
   const std::string& id = container->id();
   // First the record, then the shim's: the exit code is always in one of them.
-  const bool goes = container->config().auto_remove() && container->state() == State::kExited;
+  const bool goes = container->goes_with_its_end() && container->state() == State::kExited;
   if (!goes) RETURN_IF_ERROR(RecordNow(*container));
   RETURN_IF_ERROR(FAILPOINT("engine.exit.after_record"));
   RETURN_IF_ERROR(tasks_.Delete(id));
@@ -111,7 +110,8 @@ void Engine::Settle(const ContainerPtr& container, Container::Operation& operati
   if (IsLive(state)) return;
   absl::Status done;
   if (container->needs_cleanup()) done = FinishRun(container);
-  if (done.ok() && state == State::kExited && container->config().auto_remove()) {
+  if (done.ok() && container->goes_with_its_end() &&
+      (state == State::kExited || state == State::kDead)) {
     done = RemoveHeld(container, true);
   }
   if (!done.ok()) {
@@ -135,7 +135,7 @@ void Engine::SettleLater(const ContainerPtr& container, absl::Duration delay, in
       return;
     }
     // Dead: only a person decides to try again. Anything else did not get further.
-    if (container->state() != State::kDead || container->config().auto_remove()) {
+    if (container->state() != State::kDead || container->goes_with_its_end()) {
       Settle(container, *operation, attempt);
     }
   });
@@ -324,9 +324,21 @@ void Engine::Restart(const v1::RestartContainerRequest& request, StatusCallback 
   if (request.has_timeout()) *stop.mutable_timeout() = request.timeout();
   v1::StartContainerRequest start;
   start.set_container(request.container());
-  StopContainer(stop, [this, start, done](const absl::Status& stopped) {
-    if (!stopped.ok()) return done(stopped);
-    executor_.Run([this, start, done] { done(Start(start).status()); });
+  absl::StatusOr<ContainerPtr> container = index_.Find(request.container());
+  if (!container.ok()) return done(container.status());
+  // This end is not the one that --rm means.
+  (*container)->SetKept(true);
+  StopContainer(stop, [this, container = *container, start, done](const absl::Status& stopped) {
+    if (!stopped.ok()) {
+      container->SetKept(false);
+      return done(stopped);
+    }
+    executor_.Run([this, container, start, done] {
+      const absl::Status started = Start(start).status();
+      container->SetKept(false);
+      if (!started.ok()) SettleLater(container, absl::ZeroDuration(), 0);
+      done(started);
+    });
   });
 }
 

@@ -66,7 +66,11 @@ absl::Status Engine::Recover() {
     log::Info("removed what an earlier engine left of the network", {{"object", removed}});
   }
   metadata_.WatchOom([this](const std::string& id) {
-    if (ContainerPtr container = index_.FindById(id)) container->SetOomKilled();
+    ContainerPtr container = index_.FindById(id);
+    if (container == nullptr) return;
+    container->SetOomKilled();
+    // The end may have been quicker than this message.
+    if (!IsLive(container->state())) RecordSoon(container);
   });
 
   std::map<std::string, TaskStatus> by_id;
@@ -181,7 +185,7 @@ void Engine::Adopt(const ContainerPtr& container, const std::optional<TaskStatus
   }
   const State state = container->state();
   if (container->needs_cleanup() || state == State::kRestarting ||
-      (state == State::kExited && container->config().auto_remove())) {
+      (container->goes_with_its_end() && (state == State::kExited || state == State::kDead))) {
     SettleLater(container, absl::ZeroDuration(), 0);
   }
 }

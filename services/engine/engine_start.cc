@@ -121,9 +121,11 @@ absl::StatusOr<v1::StartContainerResponse> Engine::Start(const v1::StartContaine
     container->ResetRestarts();
     const absl::Status started = StartRun(container, std::move(options), timer);
     if (!started.ok()) {
-      // A container that is to go with its end goes with a failed start, too.
-      if (container->config().auto_remove() && container->state() == State::kExited) {
-        Settle(container, operation, 0);
+      // A container that is to go with its end goes with a failed start, too; but not for a peer
+      // that was away.
+      if (container->goes_with_its_end() && !absl::IsUnavailable(started)) {
+        const absl::Status removed = RemoveHeld(container, true);
+        if (!removed.ok()) SettleLater(container, absl::Seconds(1), 1);
       }
       return started;
     }

@@ -305,6 +305,39 @@ TEST_F(EngineTest, AFailedRemovalMakesItDeadAndCanBeTriedAgain) {
   ExpectNothingLeft();
 }
 
+TEST_F(EngineTest, ARemovalWithRmThatFailedIsTriedAgain) {
+  v1::CreateContainerRequest request = Request();
+  request.mutable_config()->set_auto_remove(true);
+  const std::string id = Run(request);
+  suite_->FailNext("Store.DeleteContainer", 14, "away");
+
+  suite_->EndTask(id, 0);
+
+  EXPECT_TRUE(FakeSuite::Eventually([&] { return !engine_->Find(id).ok(); }));
+  ExpectNothingLeft();
+}
+
+TEST_F(EngineTest, ARestartKeepsAContainerMadeWithRm) {
+  v1::CreateContainerRequest request = Request();
+  request.mutable_config()->set_auto_remove(true);
+  const std::string id = Run(request);
+  v1::RestartContainerRequest restart;
+  restart.set_container("web");
+  absl::Notification done;
+  absl::Status status;
+
+  engine_->Restart(restart, [&](const absl::Status& told) {
+    status = told;
+    done.Notify();
+  });
+
+  ASSERT_TRUE(done.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  EXPECT_OK(status);
+  EXPECT_EQ(StateOf("web").status(), v1::ContainerState::RUNNING);
+  suite_->EndTask(id, 0);
+  EXPECT_TRUE(FakeSuite::Eventually([&] { return !engine_->Find(id).ok(); }));
+}
+
 TEST_F(EngineTest, RenameMovesTheNameInOneWrite) {
   ASSERT_OK(engine_->Create(Request("web")));
   ASSERT_OK(engine_->Create(Request("db")));

@@ -232,17 +232,14 @@ absl::StatusOr<TaskStatus> TaskClient::Get(const std::string& id) {
   request.set_container_id(id);
   tasks::GetResponse response;
   std::string shim_socket;
-  bool oom_killed = false;
   RETURN_IF_ERROR(
       CallTwice(kProcess, rpc::kShortCall, namespace_, [&](grpc::ClientContext& context) {
         const grpc::Status status = tasks_->Get(&context, request, &response);
         shim_socket = ShimSocket(context);
-        oom_killed = !Trailer(context, kOomKilledHeader).empty();
         return status;
       }));
   TaskStatus status = FromProto(response.process());
   status.shim_socket = std::move(shim_socket);
-  status.exit.oom_killed = oom_killed;
   return status;
 }
 
@@ -303,7 +300,6 @@ void TaskClient::SendWait(std::shared_ptr<PendingWait> wait) {
                             TaskExit exit;
                             exit.code = static_cast<int32_t>(done.response.exit_status());
                             exit.exited_at = FromProto(done.response.exited_at());
-                            exit.oom_killed = !Trailer(*done.context, kOomKilledHeader).empty();
                             done.callback(exit);
                           } else {
                             done.callback(PeerStatus(status, kProcess));

@@ -26,7 +26,6 @@ namespace gantry::engine {
 struct TaskExit {
   int32_t code = 0;
   absl::Time exited_at;
-  bool oom_killed = false;
 };
 
 // What Create and Start answer. The last two come in trailing metadata (kShimAddressHeader,
@@ -53,7 +52,6 @@ struct TaskStdio {
 
 inline constexpr char kShimAddressHeader[] = "gantry-shim-address";
 inline constexpr char kTimingsHeader[] = "gantry-timings";
-inline constexpr char kOomKilledHeader[] = "gantry-oom-killed";
 
 // "name=microseconds" joined by ',' or ';'; what does not look like that is left out.
 std::vector<v1::StepTiming> ParseTimings(absl::string_view text);
