@@ -21,6 +21,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/identifier.h"
@@ -303,7 +304,7 @@ class Creation {
   oci::Spec parsed_;
   const oci::Spec* spec_ = nullptr;
   std::string directory_;
-  bool claimed_ = false, cgroup_made_ = false, hooks_ran_ = false;
+  bool claimed_ = false, hooks_ran_ = false;
   Record record_;
   cgroup::Cgroup cgroup_;
   std::optional<SeccompFilter> filter_;
@@ -387,6 +388,7 @@ absl::Status Creation::Claim() {
   record_.boot_id = BootId();
   record_.annotations = spec().annotations;
   record_.start_by_others = options_.start_by_others;
+  record_.no_new_keyring = options_.no_new_keyring;
   record_.cgroup_manager = options_.cgroup_manager;
   const oci::Namespace* pid = spec().linux_.FindNamespace("pid");
   record_.own_pid_namespace = pid != nullptr && pid->path.empty();
@@ -414,14 +416,12 @@ absl::Status Creation::PrepareCgroup() {
   if (cgroup_.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(FAILPOINT("runtime.create.before_cgroup"));
   const auto& resources = spec().linux_.resources;
-  cgroup_made_ = true;
   absl::Status status = cgroup_.Create();
   if (!status.ok() && (record_.rootless || InUserNamespace())) {
     // Nothing was delegated to this user. Fine, unless limits depend on it.
     if (resources && AsksForLimits(*resources)) {
       return Annotate(status, "rootless containers need a delegated cgroup for resource limits");
     }
-    cgroup_made_ = false;
     cgroup_ = cgroup::Cgroup();
     record_.cgroups.clear();
     return absl::OkStatus();
@@ -773,10 +773,8 @@ absl::Status Creation::Finish(NewProcess& process) {
 }
 
 void Creation::Undo() {
-  if (cgroup_made_) {
-    (void)cgroup_.KillAll();
-    (void)cgroup_.Remove();
-  }
+  // The init is gone by now; nobody else in there is ours to end.
+  if (cgroup_.made()) (void)cgroup_.Remove();
   if (!claimed_) return;
   (void)sys::RemoveTree(directory_);
   if (hooks_ran_) {
@@ -995,6 +993,19 @@ absl::Status Container::Start() {
 
 namespace {
 
+// The v2 cgroup a process is in.
+absl::StatusOr<UniqueFd> CgroupOfProcess(pid_t pid) {
+  ASSIGN_OR_RETURN(std::string text, sys::ReadFile(absl::StrCat("/proc/", pid, "/cgroup")));
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    if (!absl::ConsumePrefix(&line, "0::")) continue;
+    for (const char* mount_point : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+      if (!sys::Exists(absl::StrCat(mount_point, "/cgroup.procs"))) continue;
+      return sys::Open(absl::StrCat(mount_point, line), O_RDONLY | O_DIRECTORY);
+    }
+  }
+  return absl::NotFoundError("the process is in no v2 cgroup");
+}
+
 // One exec: the child's plan and the talk with it.
 absl::StatusOr<ExecedProcess> RunExecConversation(const ExecOptions& options, ExecPlan& plan,
                                                   UniqueFd channel, UniqueFd child_channel,
@@ -1009,7 +1020,13 @@ absl::StatusOr<ExecedProcess> RunExecConversation(const ExecOptions& options, Ex
   }
   plan.channel = child_channel.get();
   int raw_pidfd = -1;
-  const pid_t pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, plan.cgroups.into.get());
+  pid_t pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, plan.cgroups.into.get());
+  if (pid < 0 && plan.cgroups.into.ok() && (errno == EBUSY || errno == EOPNOTSUPP)) {
+    // The container enabled controllers below its cgroup, which takes no processes any more: where its
+    // init went there is room.
+    absl::StatusOr<UniqueFd> other = CgroupOfProcess(state.pid);
+    if (other.ok()) pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, other->get());
+  }
   const int error = errno;
   if (pid == 0) {
     channel.Reset();
@@ -1146,6 +1163,7 @@ absl::StatusOr<ExecedProcess> Container::Exec(const ExecOptions& asked) {
     plan.cpu_affinity_initial = options.process.exec_cpu_affinity->initial;
     plan.cpu_affinity_final = options.process.exec_cpu_affinity->final;
   }
+  plan.keyring = impl_->record.no_new_keyring ? "" : impl_->record.id;
   plan.terminal = options.process.terminal;
   plan.stdio = options.stdio;
   plan.terminal_size = SizeFor(options.terminal_size, options.process);
@@ -1228,7 +1246,7 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
   if (status != Status::kStopped) RETURN_IF_ERROR(impl_->KillAndWait());
   if (!impl_->cgroup.empty()) {
     // Processes that outlived an init whose pid namespace was not theirs.
-    if (!impl_->record.own_pid_namespace || force) (void)impl_->cgroup.KillAll();
+    if (!impl_->record.own_pid_namespace) (void)impl_->cgroup.KillAll();
     RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_cgroup"));
     RETURN_IF_ERROR(impl_->cgroup.Remove());
   }

@@ -1,4 +1,5 @@
 // gantry-runtime: the OCI runtime's command line over the library.
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -173,6 +174,10 @@ int Main(int argc, char** argv) {
 }  // namespace gantry::runtime
 
 int main(int argc, char** argv) {
+  // A caller may have closed them; what we open may not become the program's stdin by accident.
+  while (::fcntl(2, F_GETFD) < 0 || ::fcntl(1, F_GETFD) < 0 || ::fcntl(0, F_GETFD) < 0) {
+    if (::open("/dev/null", O_RDWR) < 0) return 1;
+  }
   // Nothing needs destructors at the end; leaving at once saves their time.
   ::_exit(gantry::runtime::Main(argc, argv));
 }

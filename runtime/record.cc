@@ -32,6 +32,7 @@ absl::Status ReadRecord(const json::Value& root, Record* record) {
   RETURN_IF_ERROR(root.Required("ownPidNamespace", &record->own_pid_namespace));
   RETURN_IF_ERROR(root.Required("startByOthers", &record->start_by_others));
   RETURN_IF_ERROR(root.Required("rootless", &record->rootless));
+  RETURN_IF_ERROR(root.Optional("noNewKeyring", &record->no_new_keyring));
   RETURN_IF_ERROR(root.Required("cgroupManager", &manager));
   RETURN_IF_ERROR(root.Required("cgroupMode", &mode));
   RETURN_IF_ERROR(root.Optional("systemdUnit", &record->systemd_unit));
@@ -79,6 +80,7 @@ absl::Status SaveRecord(const std::string& directory, const Record& record) {
   writer.Member("ownPidNamespace", record.own_pid_namespace);
   writer.Member("startByOthers", record.start_by_others);
   writer.Member("rootless", record.rootless);
+  if (record.no_new_keyring) writer.Member("noNewKeyring", true);
   writer.Member("cgroupManager", static_cast<int32_t>(record.cgroup_manager));
   writer.Member("cgroupMode", static_cast<int32_t>(record.cgroup_mode));
   if (!record.systemd_unit.empty()) writer.Member("systemdUnit", record.systemd_unit);

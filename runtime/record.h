@@ -30,6 +30,7 @@ struct Record {
   bool own_pid_namespace = false;
   bool start_by_others = false;
   bool rootless = false;
+  bool no_new_keyring = false;
   CgroupManager cgroup_manager = CgroupManager::kCgroupfs;
   std::string systemd_unit;
   cgroup::Mode cgroup_mode = cgroup::Mode::kV1;

@@ -196,7 +196,8 @@ absl::Status Cgroup::Create(bool reuse) {
     const size_t before = made.size();
     RETURN_IF_ERROR(MakeLevels(mount_point, directory.path, directory.unified(),
                                mode_ == Mode::kV2, made));
-    if (!reuse && made.size() == before) {
+    const bool new_leaf = made.size() > before;
+    if (!reuse && !new_leaf) {
       return absl::AlreadyExistsError(
           absl::StrCat("the cgroup '", directory.path, "' exists already"));
     }
@@ -210,6 +211,7 @@ absl::Status Cgroup::Create(bool reuse) {
     }
   }
   std::move(undo).Cancel();
+  made_ = !made.empty() && made.back() == directories_.back().path;
   return absl::OkStatus();
 }
 

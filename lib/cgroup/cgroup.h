@@ -102,6 +102,8 @@ class Cgroup {
   absl::Status Remove() const;
 
   bool Exists() const;
+  // Whether Create made it, so that undoing a failed creation does not take what others use.
+  bool made() const { return made_; }
   bool empty() const { return directories_.empty(); }
   Mode mode() const { return mode_; }
   const std::vector<Directory>& directories() const { return directories_; }
@@ -112,6 +114,7 @@ class Cgroup {
  private:
   Mode mode_ = Mode::kV1;
   std::vector<Directory> directories_;
+  bool made_ = false;
 };
 
 // --- Reading -----------------------------------------------------------------------------------------

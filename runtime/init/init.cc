@@ -69,8 +69,8 @@ absl::Status DieWithCreator() {
   return absl::OkStatus();
 }
 
+// A session keyring of the container's own, or the one it has: ours would be readable from inside.
 absl::Status NewKeyring(const std::string& id) {
-  // A session keyring of its own: the host's would be readable by the container.
   const std::string name = absl::StrCat("_ses.", id);
   if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.c_str()) < 0 && errno != ENOSYS &&
       errno != EDQUOT) {
@@ -275,7 +275,7 @@ absl::Status SetUpExec(ExecPlan& plan, ProcessSetup& process) {
   plan.cgroups = {};
   RETURN_IF_ERROR(SetCpuAffinity(plan.cpu_affinity_final));
   RETURN_IF_ERROR(process.Label());
-  if (plan.new_keyring) RETURN_IF_ERROR(NewKeyring("exec"));
+  if (!plan.keyring.empty()) RETURN_IF_ERROR(NewKeyring(plan.keyring));
   if (plan.namespaces != 0 && ::setns(plan.init_pidfd.get(), plan.namespaces) != 0) {
     return ErrnoError(errno, "join the namespaces of the container");
   }

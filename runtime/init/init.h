@@ -55,7 +55,7 @@ struct ExecPlan {
   // With a user namespace the pid namespace can only be joined from inside it, and takes effect for a
   // second child (CLONE_PARENT), whose pid this one reports.
   bool second_child = false;
-  bool new_keyring = false;
+  std::string keyring;  // The container whose session keyring to join; empty: stay in ours.
   bool terminal = false;
   std::string cpu_affinity_initial, cpu_affinity_final;
   Stdio stdio;

@@ -222,7 +222,7 @@ absl::Status InstallStdio(const Stdio& stdio, uid_t uid) {
   int moved[3] = {-1, -1, -1};
   // Out of the way first: 1 may be asked for as 0.
   for (int i = 0; i < 3; ++i) {
-    if (wanted[i] >= 0) {
+    if (wanted[i] >= 0 && ::fcntl(wanted[i], F_GETFD) >= 0) {
       moved[i] = ::fcntl(wanted[i], F_DUPFD_CLOEXEC, 3);
     } else {
       moved[i] = ::open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -242,6 +242,9 @@ absl::StatusOr<UniqueFd> Rootfs::MakeSource(MountPlan& mount, const UniqueFd& ta
                                 absl::StrFormat("%o", info.st_mode & 07777).c_str()));
     }
   }
+  if (!plan_.spec->linux_.mount_label.empty() && (mount.type == "tmpfs" || mount.type == "devpts")) {
+    RETURN_IF_ERROR(configure(FSCONFIG_SET_STRING, "context", plan_.spec->linux_.mount_label.c_str()));
+  }
   RETURN_IF_ERROR(configure(FSCONFIG_CMD_CREATE, nullptr, nullptr));
   const uint64_t attributes = mount.set;
   UniqueFd made(kernel::MountFilesystem(context.get(), static_cast<unsigned>(attributes)));

@@ -218,8 +218,9 @@ TEST_F(RuntimeAttackTest, AWaitingInitIsNotDumpable) {
 
 // Rule 5: a record whose pid is somebody else's by now does not kill that one.
 TEST_F(RuntimeAttackTest, AReusedPidIsNotSignalled) {
+  // Older than the container by some ticks of the clock that start times are counted in.
+  CommandResult other = RunShell("sleep 1000 </dev/null >/dev/null 2>&1 & echo $!; sleep 0.05");
   StartScript("c", "sleep 1000");
-  CommandResult other = RunShell("sleep 1000 </dev/null >/dev/null 2>&1 & echo $!");
   const std::string pid = std::string(absl::StripSuffix(other.out, "\n"));
   auto record = sys::ReadFile(path("state/c/state.json"));
   ASSERT_OK(record);

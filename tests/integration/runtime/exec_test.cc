@@ -61,6 +61,15 @@ TEST_F(RuntimeExecTest, RefusesWhatCannotWork) {
   EXPECT_THAT(stopped.err, HasSubstr("cannot exec in a stopped container"));
 }
 
+TEST_F(RuntimeExecTest, HasTheContainersKeyringNotOurs) {
+  if (!sys::Exists("/proc/keys")) GTEST_SKIP() << "needs a kernel with keyrings";
+  spec_.linux_.masked_paths.clear();
+  StartScript("c", "cat /proc/keys; sleep 1000");
+  EXPECT_TRUE(Eventually([&] { return Output().find("_ses.c") != std::string::npos; })) << Output();
+  CommandResult result = Runtime({"exec", "c", "/bin/cat", "/proc/keys"});
+  EXPECT_THAT(result.out, HasSubstr("_ses.c"));
+}
+
 TEST_F(RuntimeExecTest, EntersAUserNamespaceAsItsRoot) {
   spec_.linux_.namespaces.push_back({"user"});
   spec_.linux_.uid_mappings = spec_.linux_.gid_mappings = {{.container_id = 0, .host_id = 100000, .size = 65536}};

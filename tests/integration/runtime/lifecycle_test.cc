@@ -136,6 +136,22 @@ TEST_F(RuntimeLifecycleTest, RefusesIdsThatArePaths) {
   }
 }
 
+TEST_F(RuntimeLifecycleTest, AFailedCreationSparesWhoSharesTheCgroup) {
+  StartScript("c", "sleep 1000");
+  spec_.process->args = {"no-such-program"};
+  EXPECT_EQ(Create("d").code, 1);
+  EXPECT_EQ(StateOf("c", "status"), "running");
+}
+
+TEST_F(RuntimeLifecycleTest, ClosedStandardDescriptorsAreNull) {
+  spec_.process->args = {"/bin/sh", "-c", "readlink /proc/self/fd/0"};
+  WriteConfig();
+  CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ", path("bundle"),
+                                               " c <&- 2>&-"));
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_EQ(result.out, "/dev/null\n");
+}
+
 TEST_F(RuntimeLifecycleTest, ListsContainers) {
   spec_.process->args = {"/bin/sleep", "1000"};
   EXPECT_EQ(Runtime({"list", "--format=json"}).out, "[]\n");
