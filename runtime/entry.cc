@@ -6,6 +6,8 @@
 // times); doing the re-execution here pays for it once instead of twice. Whatever does not work is left
 // to ProtectSelf, which has error messages.
 //
+// Each program says when in a function of its own (entry_words.cc here, entry.cc of the shim).
+//
 // Nothing here may use the C library, thread-local storage or the stack protector.
 #if defined(__x86_64__)
 
@@ -36,26 +38,16 @@ inline long Call(long number, long a = 0, long b = 0, long c = 0, long d = 0, lo
   return result;
 }
 
-inline bool Equal(const char* a, const char* b) {
-  while (*a != '\0' && *a == *b) ++a, ++b;
-  return *a == *b;
-}
-
-// A container called "run" costs one re-execution too many, which is harmless.
-inline bool EntersContainer(char** argv) {
-  for (; *argv != nullptr; ++argv) {
-    if (Equal(*argv, "create") || Equal(*argv, "run") || Equal(*argv, "exec")) return true;
-  }
-  return false;
-}
-
 }  // namespace
+
+// Whether the program that is called with these words enters containers. `words` ends with a null.
+extern "C" bool GantryEntersContainer(char** words);
 
 // `stack` is what the kernel left: argc, argv…, 0, envp…, 0.
 extern "C" __attribute__((used, no_stack_protector)) void GantryProtectEarly(long* stack) {
   char** argv = reinterpret_cast<char**>(stack + 1);
   char** envp = argv + stack[0] + 1;
-  if (stack[0] < 2 || !EntersContainer(argv + 1)) return;
+  if (stack[0] < 2 || !GantryEntersContainer(argv + 1)) return;
   static const char kSelf[] = "/proc/self/exe";
   static const char kEmpty[] = "";
   Statfs info;

@@ -25,7 +25,10 @@ Arguments ParseArguments(const std::vector<std::string>& words) {
   const struct {
     absl::string_view name;
     bool* value;
-  } flags[] = {{"debug", &arguments.debug}, {"v", &arguments.version}, {"info", &arguments.info}};
+  } flags[] = {{"debug", &arguments.debug},
+               {"v", &arguments.version},
+               {"info", &arguments.info},
+               {"failpoints", &arguments.failpoints}};
   size_t i = 0;
   for (; i < words.size(); ++i) {
     absl::string_view word = words[i];

@@ -16,6 +16,7 @@ struct Arguments {
   bool debug = false;          // -debug
   bool version = false;        // -v
   bool info = false;           // -info
+  bool failpoints = false;     // -failpoints: their names, for tests
   std::string action;          // start, delete, or empty: serve
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
 #include "lib/sys/file.h"
@@ -46,6 +47,7 @@ absl::StatusOr<std::string> Run(const Arguments& arguments, char** argv) {
   RETURN_IF_ERROR(failpoint::ArmFromEnvironment());
   if (arguments.version) return std::string(kVersionText);
   if (arguments.info) return Info();
+  if (arguments.failpoints) return absl::StrCat(absl::StrJoin(failpoint::List(), "\n"), "\n");
   if (arguments.action == "start") {
     ASSIGN_OR_RETURN(const std::string input, ReadInput());
     return Start(arguments, input);

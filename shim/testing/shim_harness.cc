@@ -155,6 +155,7 @@ ShimHarness::ShimHarness(std::string binary, std::string runtime_binary)
       daemon_(std::make_unique<EventDaemon>(absl::StrCat(root_.path(), "/d.sock.ttrpc"))) {}
 
 ShimHarness::~ShimHarness() {
+  failpoints_.clear();
   client_.reset();
   servers_.clear();
   // Whatever a failed test left: its processes, mounts and shims, by the way that `delete` knows.
@@ -172,6 +173,30 @@ ShimHarness::~ShimHarness() {
     (void)RunDelete(id);
     (void)sys::UnmountTree(absl::StrCat(BundleOf(id), "/rootfs"));
   }
+  // The parents of the containers' cgroups, ours alone by their name.
+  for (const std::string& hierarchy :
+       sys::ListDirectory("/sys/fs/cgroup").value_or(std::vector<std::string>())) {
+    ::rmdir(absl::StrCat("/sys/fs/cgroup/", hierarchy, "/", CgroupName()).c_str());
+  }
+  ::rmdir(absl::StrCat("/sys/fs/cgroup/", CgroupName()).c_str());
+}
+
+std::string ShimHarness::CgroupName() const {
+  return absl::StrCat("shim-test-", root_.path().substr(root_.path().rfind('/') + 1));
+}
+
+std::vector<std::string> ShimHarness::CgroupsOf(const std::string& id) const {
+  std::vector<std::string> found;
+  const auto look = [&](const std::string& hierarchy) {
+    const std::string path = absl::StrCat(hierarchy, "/", CgroupName(), "/", id);
+    if (sys::Exists(path)) found.push_back(path);
+  };
+  look("/sys/fs/cgroup");
+  for (const std::string& name :
+       sys::ListDirectory("/sys/fs/cgroup").value_or(std::vector<std::string>())) {
+    look(absl::StrCat("/sys/fs/cgroup/", name));
+  }
+  return found;
 }
 
 std::string ShimHarness::BundleOf(const std::string& id) const {
@@ -198,7 +223,7 @@ absl::Status ShimHarness::MakeBundle(const std::string& id, const std::vector<st
   spec.process->args = args;
   spec.process->env = {"PATH=/bin"};
   spec.hostname = id;
-  spec.linux_.cgroups_path = absl::StrCat("/gantry-shim-test/", root_.path().substr(5), "-", id);
+  spec.linux_.cgroups_path = absl::StrCat("/", CgroupName(), "/", id);
   if (edit) edit(spec);
   ids_.push_back(id);
   return sys::WriteFileAtomically(absl::StrCat(BundleOf(id), "/config.json"), oci::WriteSpec(spec),
@@ -227,8 +252,8 @@ absl::StatusOr<std::string> ShimHarness::RunBinary(const std::string& id,
   spawn.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
                        absl::StrCat("TTRPC_ADDRESS=", root_.path(), "/d.sock.ttrpc"),
                        "MAX_SHIM_VERSION=2", "GOMAXPROCS=2"};
-  if (const char* failpoints = ::getenv("GANTRY_TEST_FAILPOINTS"); failpoints != nullptr) {
-    spawn.environment.push_back(absl::StrCat("GANTRY_FAILPOINTS=", failpoints));
+  if (!failpoints_.empty()) {
+    spawn.environment.push_back(absl::StrCat("GANTRY_FAILPOINTS=", failpoints_));
   }
   spawn.working_directory = BundleOf(id);
   spawn.descriptors = {{in_read.get(), 0}, {out_write.get(), 1}, {out_write.get(), 2}};

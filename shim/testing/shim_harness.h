@@ -99,18 +99,24 @@ class ShimHarness {
   absl::StatusOr<std::string> Call(const std::string& method, const std::string& payload,
                                    absl::Duration timeout = absl::Seconds(60));
   absl::Status Simple(const std::string& method, const std::string& id);  // Pause, Resume …
+  // Cgroup directories of this container that are there.
+  std::vector<std::string> CgroupsOf(const std::string& id) const;
+  // GANTRY_FAILPOINTS of processes started from now on.
+  void SetFailpoints(std::string specification) { failpoints_ = std::move(specification); }
   // Pid of the serving process (Connect).
   absl::StatusOr<int> ShimPid(const std::string& id);
   // Runs `delete`; the raw DeleteResponse.
   absl::StatusOr<Exited> RunDelete(const std::string& id);
 
  private:
+  std::string CgroupName() const;
   absl::StatusOr<int> ParseStarted(const absl::StatusOr<std::string>& answer);
   absl::StatusOr<std::string> RunBinary(const std::string& id,
                                         const std::vector<std::string>& words,
                                         const std::string& input);
   const std::string binary_;
   const std::string runtime_binary_;
+  std::string failpoints_;
   sys::TempDir root_;
   std::unique_ptr<EventDaemon> daemon_;
   std::string address_;
