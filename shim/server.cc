@@ -164,6 +164,8 @@ absl::Status Serve(const Arguments& arguments) {
     return sys::ErrnoError(errno, "set up the listening socket");
   }
   ::prctl(PR_SET_NAME, "containerd-shim");
+  // Not 077 (SECURITY-RULES 32): foreign runtimes hand it on to the program, and `file://` logs are
+  // for all.
   ::umask(022);
   // A terminal's hang-up or a service manager's stop is meant for the daemon: the container goes
   // on.

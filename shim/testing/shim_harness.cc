@@ -327,13 +327,12 @@ absl::StatusOr<int> ShimHarness::Create(const std::string& id, const Streams& st
   writer.String(5, streams.in);
   writer.String(6, streams.out);
   writer.String(7, streams.err);
-  if (!runtime_binary_.empty()) {
-    std::string options;
-    pb::Writer inner(&options);
-    inner.String(6, runtime_binary_);
-    inner.String(7, absl::StrCat(root_.path(), "/state"));
-    WriteAny(writer, 10, "containerd.runc.v1.Options", options);
-  }
+  // A state root of our own, so that shims of strangers do not meet in /run/containerd.
+  std::string options;
+  pb::Writer inner(&options);
+  inner.String(6, runtime_binary_);
+  inner.String(7, absl::StrCat(root_.path(), "/state"));
+  WriteAny(writer, 10, "containerd.runc.v1.Options", options);
   return ParseStarted(Call("Create", payload));
 }
 
