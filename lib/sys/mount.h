@@ -25,7 +25,8 @@ struct MountOptions {
   unsigned long flags = 0;        // MS_RDONLY, MS_BIND …
   unsigned long propagation = 0;  // MS_PRIVATE, MS_SHARED … with MS_REC; 0: leave it.
   std::vector<std::string> data;  // Handed to the file system, in order.
-  std::string uid_map;            // "container:host:size", from `uidmap=`; empty: none.
+  // "container:host:size", several joined by ',', from `uidmap=` and `gidmap=`; empty: none.
+  std::string uid_map;
   std::string gid_map;
 };
 

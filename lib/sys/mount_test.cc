@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -125,6 +126,42 @@ TEST_F(MountTest, LayersTooLongForTheMountApiAreHandedOverRelatively) {
       target));
 
   EXPECT_EQ(ReadFile(absl::StrCat(target, "/bottom")).value(), "seen");
+}
+
+TEST_F(MountTest, IdMapsShiftTheLowerDirectories) {
+  // ext4 and overlay-on-ext4 can be shifted; tmpfs since Linux 6.3.
+  const std::string lower = Make("lower");
+  ASSERT_OK(WriteFileAtomically(absl::StrCat(lower, "/file"), "x"));
+  const std::string target = Make("merged");
+  ASSERT_OK(
+      MountAll({{"overlay",
+                 "overlay",
+                 "",
+                 {absl::StrCat("lowerdir=", lower, ":", Make("lower2")),
+                  absl::StrCat("upperdir=", Make("upper")), absl::StrCat("workdir=", Make("work")),
+                  "uidmap=0:100000:65536", "gidmap=0:200000:65536"}}},
+               target));
+  struct stat info;
+  ASSERT_EQ(::stat(absl::StrCat(target, "/file").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 100000u);
+  EXPECT_EQ(info.st_gid, 200000u);
+  EXPECT_OK(UnmountTree(target));
+}
+
+TEST_F(MountTest, IdMapsShiftABind) {
+  const std::string source = Make("source");
+  ASSERT_OK(WriteFileAtomically(absl::StrCat(source, "/file"), "x"));
+  const std::string target = Make("target");
+  ASSERT_OK(
+      MountAll({{"bind", source, "", {"rbind", "ro", "uidmap=0:7:1", "gidmap=0:8:1"}}}, target));
+  struct stat info;
+  ASSERT_EQ(::stat(absl::StrCat(target, "/file").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 7u);
+  struct statvfs fs;
+  ASSERT_EQ(::statvfs(target.c_str(), &fs), 0);
+  EXPECT_TRUE(fs.f_flag & ST_RDONLY);
+  EXPECT_THAT(MountAll({{"bind", source, "", {"bind", "uidmap=x", "gidmap=0:8:1"}}}, target),
+              Fails(absl::StatusCode::kInvalidArgument, "'x'"));
 }
 
 TEST_F(MountTest, AFailureUndoesTheMountsBeforeIt) {
