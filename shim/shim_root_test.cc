@@ -277,6 +277,130 @@ TEST_P(ShimTest, ATerminalAnswersToResizeAndInput) {
   EXPECT_THAT(everything, HasSubstr("got word"));
 }
 
+TEST_P(ShimTest, SeveralClientsSeeTheSameAndMayLeave) {
+  Begin("web", {"sh", "-c", "read x; echo got $x; read y; echo then $y"},
+        {"", LogUri("stdin=1"), ""});
+  const attach::Hello hello = {"web", "", true, true, true, true};
+  const auto first = attach::Client::Connect(shim_.address(), hello).value();
+  const auto second = attach::Client::Connect(shim_.address(), hello).value();
+  const auto leaver = attach::Client::Connect(shim_.address(), hello).value();
+  ASSERT_OK(shim_.Start("web"));
+  first->SendStdin("one\n");
+  attach::Event event;
+  ASSERT_OK(leaver->WaitNext(&event, absl::Seconds(10)));
+  EXPECT_EQ(event.bytes, "got one\n");
+  leaver->Detach();
+  second->SendStdin("two\n");
+
+  EXPECT_EQ(Everything(*first), "got one\nthen two\n||0");
+  EXPECT_EQ(Everything(*second), "got one\nthen two\n||0");
+}
+
+TEST_P(ShimTest, AClientThatLeavesClosesStdinWhenItAskedTo) {
+  Begin("web", {"cat"}, {"", LogUri("stdin=1"), ""});
+  auto client =
+      attach::Client::Connect(shim_.address(), {"web", "", true, true, true, false, true}).value();
+  ASSERT_OK(shim_.Start("web"));
+  client->SendStdin("bye\n");
+  client.reset();
+  EXPECT_EQ(shim_.Wait("web").value().code, 0);
+  EXPECT_THAT(Log(), HasSubstr("bye\\n"));
+}
+
+TEST_P(ShimTest, AnExecWithATerminalIsAttachedTo) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Exec("web", "sh", {"sh", "-c", "stty size; read x; exit $x"},
+                       {"", LogUri("format=none&stdin=1"), "", /*terminal=*/true}));
+  const auto client =
+      attach::Client::Connect(shim_.address(), {"web", "sh", true, true, true, true}).value();
+  ASSERT_OK(shim_.Start("web", "sh"));
+  client->SendStdin("6\n");
+  EXPECT_TRUE(absl::EndsWith(Everything(*client), "||6"));
+  EXPECT_FALSE(sys::Exists(LogPath()));
+  EXPECT_THAT(attach::Client::Connect(shim_.address(), {"web", "nobody"}),
+              Fails(absl::StatusCode::kNotFound, "nobody"));
+  EXPECT_THAT(attach::Client::Connect(shim_.address(), {"web"}),
+              Fails(absl::StatusCode::kFailedPrecondition, "without attach"));
+}
+
+TEST_P(ShimTest, LogsRotateWhileTheProgramWrites) {
+  Begin("web", {"sh", "-c", "i=0; while test $i -lt 500; do echo line $i; i=$((i+1)); done"},
+        {"", LogUri("max-size=4096&max-file=3"), ""});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_OK(shim_.Delete("web"));
+  EXPECT_THAT(Log(), HasSubstr("line 499"));
+  EXPECT_LE(Log().size(), 4096u);
+  EXPECT_TRUE(sys::Exists(LogPath() + ".2"));
+  EXPECT_FALSE(sys::Exists(LogPath() + ".3"));
+}
+
+TEST_P(ShimTest, LogsAreReopenedOnRequest) {
+  Begin("web", {"sh", "-c", "echo before; read x; echo after"}, {"", LogUri("stdin=1"), ""});
+  const auto client =
+      attach::Client::Connect(shim_.address(), {"web", "", true, true, true}).value();
+  ASSERT_OK(shim_.Start("web"));
+  attach::Event event;
+  ASSERT_OK(client->WaitNext(&event, absl::Seconds(10)));
+  ASSERT_EQ(::rename(LogPath().c_str(), (LogPath() + ".moved").c_str()), 0);
+  std::string payload;
+  pb::Writer(&payload).String(1, "web");
+  ASSERT_OK(shim_.client().Call("gantry.shim.v1.Logs", "Reopen", payload, {}, absl::Seconds(10)));
+  client->SendStdin("go\n");
+  ASSERT_OK(shim_.Wait("web"));
+  ASSERT_OK(shim_.Delete("web"));
+  EXPECT_THAT(Log(), HasSubstr("after"));
+  EXPECT_THAT(sys::ReadFile(LogPath() + ".moved").value(), HasSubstr("before"));
+}
+
+TEST_P(ShimTest, TheShimsLogGoesToTheDaemonsFifo) {
+  ASSERT_OK(shim_.MakeBundle("web", {"true"}));
+  ASSERT_OK(shim_.StartShim("web"));
+  ASSERT_FALSE(shim_.Create("web", {"", "gantry-log:///no/such/directory/log", ""}).ok());
+  const sys::UniqueFd fifo =
+      sys::Open(absl::StrCat(shim_.BundleOf("web"), "/log"), O_RDONLY | O_NONBLOCK).value();
+  char text[4096];
+  const ssize_t got = ::read(fifo.get(), text, sizeof text);
+  ASSERT_GT(got, 0);
+  EXPECT_THAT(std::string(text, static_cast<size_t>(got)),
+              HasSubstr("create failed container=web"));
+  EXPECT_EQ(sys::ReadFile(absl::StrCat(shim_.BundleOf("web"), "/address")).value(),
+            shim_.address());
+}
+
+TEST_P(ShimTest, StepsAreTimed) {
+  Begin("web", {"true"});
+  ASSERT_FALSE(shim_.timings().empty());
+  EXPECT_EQ(shim_.timings().front().first, "shim.mount");
+  EXPECT_EQ(shim_.timings().back().first, "shim.create");
+  EXPECT_GT(shim_.timings().back().second, 0);
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.timings().back().first, "shim.start");
+}
+
+TEST_P(ShimTest, ManyExecsLeaveNothingBehind) {
+  Begin("web", {"sleep", "100"});
+  ASSERT_OK(shim_.Start("web"));
+  const int pid = shim_.ShimPid("web").value();
+  const auto descriptors = [&] {
+    return sys::ListDirectory(absl::StrCat("/proc/", pid, "/fd")).value().size();
+  };
+  const size_t before = descriptors();
+  for (int i = 0; i < 50; ++i) {
+    const std::string exec_id = absl::StrCat("e", i);
+    ASSERT_OK(shim_.Exec("web", exec_id, {"echo", "x"}, {"", LogUri("stdin=1"), ""}));
+    ASSERT_OK(shim_.Start("web", exec_id));
+    ASSERT_OK(shim_.Wait("web", exec_id));
+    ASSERT_OK(shim_.Delete("web", exec_id));
+  }
+  EXPECT_EQ(descriptors(), before);
+  EXPECT_LE(before, 20u);
+  EXPECT_EQ(
+      sys::ReadFile(absl::StrCat("/proc/", pid, "/task/", pid, "/children")).value(),
+      absl::StrCat(sys::ReadFile(absl::StrCat(shim_.BundleOf("web"), "/init.pid")).value(), " "));
+}
+
 TEST_P(ShimTest, FifosCarryTheStreams) {
   const std::string in = absl::StrCat(shim_.root(), "/in");
   const std::string out = absl::StrCat(shim_.root(), "/out");

@@ -78,7 +78,7 @@ class Steps {
 
 struct Times {
   Steps create_steps, start_steps, exec_steps;
-  std::vector<double> bootstrap, create, start, exec, remove;
+  std::vector<double> bootstrap, direct, create, start, exec, remove;
 };
 
 void OneRound(ShimHarness& shim, const std::string& id, Times* times) {
@@ -101,6 +101,16 @@ void OneRound(ShimHarness& shim, const std::string& id, Times* times) {
   Check(shim.Kill(id, SIGKILL), "kill");
   Check(shim.Wait(id).status(), "wait");
   times->remove.push_back(Millis([&] { Check(shim.Delete(id).status(), "delete"); }));
+  (void)shim.Shutdown(id);
+}
+
+// Without `start`, as our supervisor does: from spawn to the first answer.
+void DirectRound(ShimHarness& shim, const std::string& id, Times* times) {
+  Check(shim.MakeBundle(id, {"true"}), "bundle");
+  times->direct.push_back(Millis([&] {
+    Check(shim.StartServer(id), "serve");
+    Check(shim.ShimPid(id).status(), "connect");
+  }));
   (void)shim.Shutdown(id);
 }
 
@@ -209,6 +219,7 @@ int Main(int argc, char** argv) {
     OneRound(their_shims, "first", &warm_up);
     for (int i = 0; i < rounds; ++i) {
       OneRound(our_shims, absl::StrCat("c", i), &mine);
+      DirectRound(our_shims, absl::StrCat("d", i), &mine);
       OneRound(their_shims, absl::StrCat("c", i), &theirs);
     }
   }
@@ -216,6 +227,7 @@ int Main(int argc, char** argv) {
     printf("%-16s %10s %10s %10s   (ms, medians of %d rounds)\n", "", "gantry", "runc-v2", "ratio",
            rounds);
     Row("start (binary)", mine.bootstrap, theirs.bootstrap);
+    printf("%-16s %10.2f\n", "serve, no start", Median(mine.direct));
     Row("Create", mine.create, theirs.create);
     Row("Start", mine.start, theirs.start);
     Row("Create+Start", Sum(mine.create, mine.start), Sum(theirs.create, theirs.start));
