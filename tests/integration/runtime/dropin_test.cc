@@ -133,6 +133,44 @@ TEST_F(RuntimeDropInTest, ContainerdsRuncShimDrivesIt) {
   daemon->KillAndReap();
 }
 
+TEST_F(RuntimeDropInTest, DockerRunsItBesideItsOwn) {
+  if (!Installed("dockerd") || !Installed("docker")) GTEST_SKIP() << "needs docker.io";
+  const std::string base = path("d");
+  ASSERT_OK(sys::MakeDirectories(base, 0711));
+  auto daemon = sys::Spawn(
+      {.argv = {"/usr/sbin/dockerd", "--data-root", base + "/data", "--exec-root", base + "/exec", "--pidfile", base + "/pid",
+                "--host", "unix://" + base + "/s", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
+                "--log-level", "fatal", "--add-runtime", "gantry=" + program_},
+       .environment = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}});
+  ASSERT_OK(daemon);
+  const std::string docker = absl::StrCat("docker --host unix://", base, "/s ");
+  ASSERT_TRUE(Eventually([&] { return RunShell(docker + "version >/dev/null 2>&1").code == 0; }));
+  ASSERT_EQ(RunShell(absl::StrCat("tar -C ", rootfs(), " -c . | ", docker, "import - bb")).code, 0);
+  const std::string run = docker + "run --runtime gantry --network none ";
+  CommandResult once = RunShell(run + "--rm bb /bin/sh -c 'echo hello; grep Seccomp: /proc/self/status; exit 4'");
+  EXPECT_EQ(once.code, 4) << once;
+  EXPECT_EQ(once.out, "hello\nSeccomp:\t2\n");
+  EXPECT_EQ(RunShell(run + "--rm bb nosuch").code, 127);
+  EXPECT_EQ(RunShell(run + "--rm bb /etc").code, 126);
+  CommandResult detached = RunShell(run + "-d --name dd --memory 64m --cpus 0.5 --pids-limit 50 bb /bin/sleep 1000");
+  ASSERT_EQ(detached.code, 0) << detached;
+  CommandResult exec = RunShell(docker + "exec -u 5:6 -w /tmp -e A=b dd /bin/sh -c 'id -u; pwd; echo $A; exit 3'");
+  EXPECT_EQ(exec.code, 3) << exec;
+  EXPECT_EQ(exec.out, "5\n/tmp\nb\n");
+  EXPECT_EQ(RunShell(docker + "pause dd").code, 0);
+  EXPECT_EQ(RunShell(docker + "inspect dd --format '{{.State.Status}}'").out, "paused\n");
+  EXPECT_EQ(RunShell(docker + "unpause dd").code, 0);
+  EXPECT_EQ(RunShell(docker + "update --memory 100m --memory-swap 100m dd").code, 0);
+  EXPECT_EQ(RunShell(docker + "kill dd").code, 0);
+  EXPECT_TRUE(Eventually([&] {
+    return RunShell(docker + "inspect dd --format '{{.State.Status}} {{.State.ExitCode}}'").out == "exited 137\n";
+  }));
+  EXPECT_EQ(RunShell(docker + "rm -f dd").code, 0);
+  EXPECT_OK(daemon->Signal(SIGTERM));
+  EXPECT_OK(daemon->Wait(absl::Seconds(20)));
+  RunShell(absl::StrCat("grep -o '", base, "[^ ]*' /proc/self/mounts | sort -r | xargs -r umount -l"));
+}
+
 TEST_F(RuntimeDropInTest, AnOrdinaryUserRunsAContainer) {
   if (!Installed("setpriv")) GTEST_SKIP() << "needs setpriv";
   // The program where that user may execute it.
