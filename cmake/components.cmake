@@ -56,6 +56,7 @@ endfunction()
 function(add_unit_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
   if(GANTRY_FUZZ)
+    add_custom_target(${name})  # Rooms hang dependencies on it.
     return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
