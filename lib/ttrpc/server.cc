@@ -46,7 +46,7 @@ void Server::Accept() {
     if (!socket.ok()) return;  // No more for now, or none of them was there any longer.
     const absl::StatusOr<sys::PeerCredentials> peer = sys::GetPeerCredentials(socket->get());
     if (!peer.ok() || peer->uid != ::geteuid() || peer->gid != ::getegid()) continue;
-    if (connections_.size() >= kMaxConnections) continue;
+    if (connections_.size() >= max_connections_) continue;
     AddConnection(*std::move(socket));
   }
 }

@@ -63,6 +63,9 @@ class Server {
   // Serves one accepted, non-blocking connection.
   void AddConnection(sys::UniqueFd socket);
 
+  // For servers with more than kMaxConnections callers: a supervisor has one for each shim.
+  void SetMaxConnections(size_t count) { max_connections_ = count; }
+
   void StopListening();
   // True when every answer given so far has left.
   bool flushed() const;
@@ -96,6 +99,7 @@ class Server {
   sys::EventLoop::Watch listen_watch_ = 0;
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
   uint64_t next_connection_ = 1;
+  size_t max_connections_ = kMaxConnections;
 };
 
 }  // namespace gantry::ttrpc

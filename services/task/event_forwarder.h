@@ -27,7 +27,8 @@ namespace gantry::task {
 std::string ContainerOf(const containerd::types::Envelope& envelope);
 
 struct ForwarderOptions {
-  absl::Duration patience = absl::Seconds(2);
+  // Below the two seconds that a shim which shuts down waits for its last events.
+  absl::Duration patience = absl::Milliseconds(500);
   absl::Duration first_pause = absl::Milliseconds(50);  // Between tries; doubles up to max_pause.
   absl::Duration max_pause = absl::Seconds(2);
   size_t max_kept = 10000;  // Beyond this events other than exits and deletes are dropped.

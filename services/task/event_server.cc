@@ -14,6 +14,8 @@
 namespace gantry::task {
 namespace {
 
+// A connection each; descriptors run out before.
+constexpr size_t kMaxShims = 100000;
 constexpr absl::string_view kService = "containerd.services.events.ttrpc.v1.Events";
 constexpr absl::string_view kNamespaceKey = "containerd-namespace-ttrpc";
 
@@ -35,6 +37,7 @@ absl::StatusOr<std::unique_ptr<EventServer>> EventServer::Listen(LoopThread& loo
                                           ttrpc::Responder responder) {
           raw->Handle(request, responder);
         });
+    server->server_->SetMaxConnections(kMaxShims);
     status = server->server_->Listen(std::move(listener));
   });
   RETURN_IF_ERROR(status);

@@ -1,8 +1,13 @@
 // gantry-task: the supervisor of shims.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "lib/base/status.h"
+#include "lib/log/log.h"
 #include "lib/rpc/daemon.h"
 #include "lib/sys/file.h"
 #include "services/task/child_reaper.h"
@@ -23,7 +28,19 @@ namespace {
 constexpr int kWorkerThreads = 8;
 constexpr absl::Duration kDrainTimeout = absl::Seconds(2);
 
+// Three descriptors a task: the usual soft limit of 1024 would end at some 300 tasks. Containers do not
+// inherit this: the runtime sets what their spec says, and dockerd's units raise it just so.
+void RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 1 << 18);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    log::Warning("limit of open descriptors could not be raised", {{"limit", limit.rlim_cur}});
+  }
+}
+
 absl::Status Run(rpc::Daemon& daemon) {
+  RaiseDescriptorLimit();
   const config::Section& section = daemon.section();
   SupervisorOptions options;
   options.bundle_root = daemon.runtime_directory();

@@ -319,6 +319,8 @@ absl::Status TaskSupervisor::FinishDelete(Task& task, bool run_delete_command) {
   const std::string work =
       absl::StrCat(launcher_.options().work_directory, "/", task.ns, "/", task.id);
   RETURN_IF_ERROR(sys::RemoveTree(work));
+  // Fails while the namespace has others, as it should.
+  (void)sys::RemoveEmptyDirectory(work.substr(0, work.rfind('/')));
   if (IsOwnShim(task.spec.binary) && !task.address.empty()) {
     RETURN_IF_ERROR(sys::Unlink(ttrpc::SocketPath(task.address)));
   }
@@ -370,7 +372,8 @@ void TaskSupervisor::EndTask(const TaskPtr& task) {
                  {{"container", task->id}, {"error", unmounted}});
   }
   logs_.Remove(LogName(task->ns, task->id));
-  if (IsOwnShim(task->spec.binary)) (void)sys::Unlink(ttrpc::SocketPath(task->address));
+  // Nobody serves it any more, whoever made it.
+  (void)sys::Unlink(ttrpc::SocketPath(task->address));
 
   std::vector<std::string> waited_on;
   {
