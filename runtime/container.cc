@@ -389,6 +389,8 @@ absl::Status Creation::Claim() {
   record_.annotations = spec().annotations;
   record_.start_by_others = options_.start_by_others;
   record_.no_new_keyring = options_.no_new_keyring;
+  record_.has_poststart = !spec().hooks.poststart.empty();
+  record_.has_poststop = !spec().hooks.poststop.empty();
   record_.cgroup_manager = options_.cgroup_manager;
   const oci::Namespace* pid = spec().linux_.FindNamespace("pid");
   record_.own_pid_namespace = pid != nullptr && pid->path.empty();
@@ -984,6 +986,7 @@ absl::Status Container::Start() {
   if (impl_->record.start_by_others) {
     RETURN_IF_ERROR(sys::Unlink(absl::StrCat(impl_->directory, "/", kStartSocketName)));
   }
+  if (!impl_->record.has_poststart) return absl::OkStatus();
   RETURN_IF_ERROR(impl_->LoadSpec());
   absl::Status status = RunHooks(impl_->spec->hooks.poststart, "poststart",
                                  WriteState(impl_->MakeState(Status::kRunning)));
@@ -1251,7 +1254,7 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
     RETURN_IF_ERROR(impl_->cgroup.Remove());
   }
   // The hooks are read before the record of them goes; a creation that died early has none.
-  const bool hooks = !impl_->never_ran && impl_->LoadSpec().ok() && !impl_->spec->hooks.poststop.empty();
+  const bool hooks = impl_->record.has_poststop && !impl_->never_ran && impl_->LoadSpec().ok();
   RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_state"));
   RETURN_IF_ERROR(sys::RemoveTree(impl_->directory));
   if (!hooks) return absl::OkStatus();

@@ -33,6 +33,8 @@ absl::Status ReadRecord(const json::Value& root, Record* record) {
   RETURN_IF_ERROR(root.Required("startByOthers", &record->start_by_others));
   RETURN_IF_ERROR(root.Required("rootless", &record->rootless));
   RETURN_IF_ERROR(root.Optional("noNewKeyring", &record->no_new_keyring));
+  RETURN_IF_ERROR(root.Optional("poststart", &record->has_poststart));
+  RETURN_IF_ERROR(root.Optional("poststop", &record->has_poststop));
   RETURN_IF_ERROR(root.Required("cgroupManager", &manager));
   RETURN_IF_ERROR(root.Required("cgroupMode", &mode));
   RETURN_IF_ERROR(root.Optional("systemdUnit", &record->systemd_unit));
@@ -81,6 +83,8 @@ absl::Status SaveRecord(const std::string& directory, const Record& record) {
   writer.Member("startByOthers", record.start_by_others);
   writer.Member("rootless", record.rootless);
   if (record.no_new_keyring) writer.Member("noNewKeyring", true);
+  if (record.has_poststart) writer.Member("poststart", true);
+  if (record.has_poststop) writer.Member("poststop", true);
   writer.Member("cgroupManager", static_cast<int32_t>(record.cgroup_manager));
   writer.Member("cgroupMode", static_cast<int32_t>(record.cgroup_mode));
   if (!record.systemd_unit.empty()) writer.Member("systemdUnit", record.systemd_unit);

@@ -31,6 +31,8 @@ struct Record {
   bool start_by_others = false;
   bool rootless = false;
   bool no_new_keyring = false;
+  // Whether the configuration has such hooks: start and delete need not read it when not.
+  bool has_poststart = false, has_poststop = false;
   CgroupManager cgroup_manager = CgroupManager::kCgroupfs;
   std::string systemd_unit;
   cgroup::Mode cgroup_mode = cgroup::Mode::kV1;

@@ -273,6 +273,30 @@ TEST_F(RuntimeLifecycleTest, KeepsPreservedDescriptorsOnly) {
   EXPECT_THAT(lines, Not(::testing::Contains("9")));
 }
 
+TEST_F(RuntimeLifecycleTest, HandsOutAPidfd) {
+  spec_.process->args = {"/bin/sleep", "1000"};
+  auto listener = sys::ListenUnix(path("pidfd"));
+  ASSERT_OK(listener);
+  ASSERT_EQ(Create("c", "--pidfd-socket " + path("pidfd")).code, 0) << Output();
+  auto connection = sys::Accept(*listener);
+  ASSERT_OK(connection);
+  auto message = sys::ReceiveDescriptors(*connection, 128);
+  ASSERT_OK(message);
+  ASSERT_EQ(message->descriptors.size(), 1u);
+  auto info = sys::ReadFile(absl::StrCat("/proc/self/fdinfo/", message->descriptors[0].get()));
+  ASSERT_OK(info);
+  EXPECT_THAT(*info, HasSubstr(absl::StrCat("Pid:\t", PidOf("c"), "\n")));
+}
+
+TEST_F(RuntimeLifecycleTest, PassesListenFdsOn) {
+  spec_.process->args = {"/bin/sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; cat <&3; cat <&4"};
+  WriteConfig();
+  CommandResult result = RunShell(absl::StrCat("echo three >", path("3"), "; echo four >", path("4"), "; LISTEN_FDS=1 ",
+                                               program_, " --root ", path("state"), " run --preserve-fds 1 --bundle ",
+                                               path("bundle"), " c 3<", path("3"), " 4<", path("4"), " </dev/null"));
+  EXPECT_EQ(result.out, "1 1\nthree\nfour\n") << result;
+}
+
 TEST_F(RuntimeLifecycleTest, ForegroundForwardsSignals) {
   spec_.process->args = {"/bin/sh", "-c", "trap 'exit 42' TERM; echo ready; while true; do sleep 1; done"};
   WriteConfig();
