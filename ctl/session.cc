@@ -27,11 +27,11 @@ constexpr size_t kReadBytes = 32 << 10;
 constexpr int kForceAfter = 3;
 constexpr auto kForceWithin = std::chrono::seconds(2);
 
-// What a session takes: all that can be caught, apart from what says that we are broken (SEGV …), job
-// control, which belongs to the caller's shell, and CHLD, PIPE, URG, which concern nobody else.
-constexpr int kSessionSignals[] = {SIGHUP,  SIGINT,  SIGQUIT,   SIGTERM, SIGUSR1, SIGUSR2,
-                                   SIGALRM, SIGPROF, SIGVTALRM, SIGIO,   SIGPWR,  SIGXCPU,
-                                   SIGXFSZ, SIGWINCH};
+// What a session takes: all that can be caught, apart from what says that we are broken (SEGV …),
+// job control, which belongs to the caller's shell, and CHLD, PIPE, URG, which concern nobody else.
+constexpr int kSessionSignals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM,   SIGUSR1,
+                                   SIGUSR2, SIGALRM, SIGPROF, SIGVTALRM, SIGIO,
+                                   SIGPWR,  SIGXCPU, SIGXFSZ, SIGWINCH};
 
 sigset_t SessionSignals() {
   sigset_t signals;
@@ -54,7 +54,9 @@ bool IsInterrupt(int signal) { return signal == SIGINT || signal == SIGTERM; }
 class Session {
  public:
   Session(Context& context, const SessionOptions& options, std::unique_ptr<attach::Client> client)
-      : context_(context), options_(options), client_(std::move(client)),
+      : context_(context),
+        options_(options),
+        client_(std::move(client)),
         watch_(options.tty ? options.detach_keys : std::string()) {}
 
   absl::StatusOr<SessionResult> Run() {
@@ -62,6 +64,9 @@ class Session {
     signals_ = sys::UniqueFd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
     if (!signals_.ok()) return sys::ErrnoError(errno, "watch for signals");
     stdin_open_ = options_.want_stdin;
+    // Output may have come together with the shim's answer to the hello: poll() would not tell of
+    // it.
+    RETURN_IF_ERROR(TakeEvents());
     while (!result_) {
       RETURN_IF_ERROR(Step());
     }

@@ -1,6 +1,7 @@
 // The client's end of an attach connection, for a program that polls several descriptors.
 //
 //   ASSIGN_OR_RETURN(auto client, attach::Client::Connect(address, hello));
+//   … take what Next() has already: output may have come with the answer to the hello …
 //   for (;;) {
 //     poll {client->fd(), POLLIN | (client->wants_write() ? POLLOUT : 0)},
 //          {0, client->wants_write() ? 0 : POLLIN} …

@@ -79,12 +79,16 @@ TEST_F(ImagesTest, UnknownNamesAndBadNames) {
 }
 
 TEST_F(ImagesTest, AWrongDigestIsRefusedAndLeavesNothing) {
-  ASSERT_OK(registry_->Push("bad", 1, 1));
-  // Flip a byte of the layer in the registry's own store: same length, other digest.
+  // Content no other test has: nothing of it may be here already.
+  ASSERT_OK(registry_->Push("bad", 1, 3));
+  // Flip a byte of the last layer in the registry's own store: same length, other digest.
   const CommandResult flipped = testing::RunShell(
-      "f=$(find /tmp/gantry.*/data/docker/registry/v2/blobs -name data -size +900k -newermt '-20 "
-      "seconds' | head -1); "
-      "[ -n \"$f\" ] && printf 'X' | dd of=$f bs=1 seek=5000 conv=notrunc 2>/dev/null");
+      absl::StrCat("d=$(skopeo inspect --tls-verify=false docker://", registry_->address(),
+                   "/bad:latest | grep -o 'sha256:[0-9a-f]*' | tail -1 | cut -d: -f2); "
+                   "f=",
+                   registry_->folder(),
+                   "/data/docker/registry/v2/blobs/sha256/$(echo $d | cut -c1-2)/$d/data; "
+                   "[ -f $f ] && printf 'XYZ' | dd of=$f bs=1 seek=5000 conv=notrunc 2>/dev/null"));
   ASSERT_EQ(flipped.code, 0) << flipped;
   const CommandResult pull = Ctl({"pull", registry_->address() + "/bad:latest"});
   EXPECT_EQ(pull.code, 1) << pull;

@@ -26,7 +26,8 @@ TEST_F(RunTest, PrintsWhatTheProgramPrints) {
 
 TEST_F(RunTest, ExitCodesComeThrough) {
   EXPECT_EQ(Run({}, {"sh", "-c", "exit 42"}).code, 42);
-  EXPECT_EQ(Run({}, {"sh", "-c", "kill -9 $$"}).code, 137);
+  EXPECT_EQ(Run({"--init"}, {"sh", "-c", "kill -9 $$"}).code, 137);
+  EXPECT_EQ(Run({"--init"}, {"no-such-program"}).code, 127);
   EXPECT_EQ(Run({}, {"sh", "-c", "kill -15 $$"}).code, 0) << "pid 1 ignores TERM without a handler";
 }
 
@@ -163,7 +164,7 @@ TEST_F(RunTest, CapabilitiesAndPrivileged) {
   EXPECT_THAT(Run({"--cap-drop", "ALL"}, {"grep", "CapEff", "/proc/self/status"}).out,
               HasSubstr("0000000000000000"));
   EXPECT_THAT(Run({"--cap-add", "NET_ADMIN"}, {"ip", "link", "set", "lo", "mtu", "1400"}).code, 0);
-  EXPECT_EQ(Run({"--privileged"}, {"mount", "-t", "tmpfs", "none", "/mnt"}).code, 0);
+  EXPECT_EQ(Run({"--privileged"}, {"mount", "-t", "tmpfs", "none", "/tmp"}).code, 0);
   const CommandResult unknown = Run({"--cap-add", "FLY"}, {"true"});
   EXPECT_EQ(unknown.code, 125) << unknown;
 }

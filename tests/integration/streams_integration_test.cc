@@ -28,7 +28,7 @@ class StreamsTest : public testing::SuiteTest {
 TEST_F(StreamsTest, AShellOnATerminalWorks) {
   absl::StatusOr<PtyProgram> shell = OnTerminal({"run", "--rm", "-it", Image(), "sh"});
   ASSERT_OK(shell);
-  EXPECT_TRUE(shell->Expect("# ")) << shell->output();
+  EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
   shell->Type("stty size; tty; echo $((6*7))\n");
   EXPECT_TRUE(shell->Expect("33 111")) << shell->output();
   EXPECT_TRUE(shell->Expect("42")) << shell->output();
@@ -47,7 +47,7 @@ TEST_F(StreamsTest, AShellOnATerminalWorks) {
 TEST_F(StreamsTest, DetachKeysLeaveTheContainerRunning) {
   absl::StatusOr<PtyProgram> shell = OnTerminal({"run", "-it", "--name", "kept", Image(), "sh"});
   ASSERT_OK(shell);
-  EXPECT_TRUE(shell->Expect("# "));
+  EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
   shell->Type("\x10\x11");
   EXPECT_EQ(shell->Wait()->code, 0);
   EXPECT_TRUE(shell->IsCooked());
@@ -65,7 +65,7 @@ TEST_F(StreamsTest, ATerminalIsRestoredWhenTheClientIsKilled) {
   absl::StatusOr<PtyProgram> shell =
       OnTerminal({"run", "--rm", "-it", "--name", "cut", Image(), "sh"});
   ASSERT_OK(shell);
-  EXPECT_TRUE(shell->Expect("# "));
+  EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
   EXPECT_EQ(testing::RunShell("pkill -TERM -f 'gantryctl run --rm -it --name cut'").code, 0);
   EXPECT_OK(shell->Wait());
   EXPECT_TRUE(shell->IsCooked());
@@ -80,11 +80,11 @@ TEST_F(StreamsTest, TerminalNeedsATerminal) {
 TEST_F(StreamsTest, CtrlCIsAByteOnATerminalAndASignalWithout) {
   absl::StatusOr<PtyProgram> shell = OnTerminal({"run", "--rm", "-it", Image(), "sh"});
   ASSERT_OK(shell);
-  EXPECT_TRUE(shell->Expect("# "));
+  EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
   shell->Type("sleep 600\n");
   EXPECT_TRUE(shell->Expect("sleep 600"));
   shell->Type("\x03");
-  EXPECT_TRUE(shell->Expect("# "));
+  EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
   shell->Type("exit\n");
   EXPECT_OK(shell->Wait());
 }
@@ -95,9 +95,9 @@ TEST_F(StreamsTest, SignalsAreForwarded) {
   const CommandResult result = testing::RunShell(
       absl::StrCat(
           testing::BinDirectory(), "/gantryctl run --rm --name sig ", Image(),
-          " sh -c 'trap \"echo got; exit 7\" INT; echo ready; while :; do sleep 0.02; done' > ",
+          " sh -c 'trap \"echo got; exit 7\" TERM; echo ready; while :; do sleep 0.02; done' > ",
           suite_->root(), "/sig & pid=$!; until grep -q ready ", suite_->root(),
-          "/sig; do sleep 0.02; done; kill -INT $pid; wait $pid; echo $?"),
+          "/sig; do sleep 0.02; done; kill -TERM $pid; wait $pid; echo $?"),
       options);
   EXPECT_EQ(result.out, "7\n") << result;
 }

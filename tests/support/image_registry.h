@@ -21,6 +21,9 @@ class ImageRegistry {
   // "127.0.0.1:5000/busybox:latest".
   std::string busybox() const;
 
+  // Where its storage ("data") lies.
+  const std::string& folder() const { return folder_.path(); }
+
   // Builds and pushes a further image: `layers` extra layers of `megabytes` MB each.
   absl::Status Push(const std::string& name, int layers, int megabytes);
 
