@@ -164,7 +164,8 @@ TEST_F(RunTest, CapabilitiesAndPrivileged) {
   EXPECT_THAT(Run({"--cap-drop", "ALL"}, {"grep", "CapEff", "/proc/self/status"}).out,
               HasSubstr("0000000000000000"));
   EXPECT_THAT(Run({"--cap-add", "NET_ADMIN"}, {"ip", "link", "set", "lo", "mtu", "1400"}).code, 0);
-  EXPECT_EQ(Run({"--privileged"}, {"mount", "-t", "tmpfs", "none", "/tmp"}).code, 0);
+  const CommandResult privileged = Run({"--privileged"}, {"mount", "-t", "tmpfs", "none", "/tmp"});
+  EXPECT_EQ(privileged.code, 0) << privileged;
   const CommandResult unknown = Run({"--cap-add", "FLY"}, {"true"});
   EXPECT_EQ(unknown.code, 125) << unknown;
 }

@@ -66,7 +66,7 @@ TEST_F(StreamsTest, ATerminalIsRestoredWhenTheClientIsKilled) {
       OnTerminal({"run", "--rm", "-it", "--name", "cut", Image(), "sh"});
   ASSERT_OK(shell);
   EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
-  EXPECT_EQ(testing::RunShell("pkill -TERM -f 'gantryctl run --rm -it --name cut'").code, 0);
+  EXPECT_EQ(testing::RunShell("pkill -TERM -f '[g]antryctl run --rm -it --name cut'").code, 0);
   EXPECT_OK(shell->Wait());
   EXPECT_TRUE(shell->IsCooked());
 }
@@ -81,8 +81,9 @@ TEST_F(StreamsTest, CtrlCIsAByteOnATerminalAndASignalWithout) {
   absl::StatusOr<PtyProgram> shell = OnTerminal({"run", "--rm", "-it", Image(), "sh"});
   ASSERT_OK(shell);
   EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
-  shell->Type("sleep 600\n");
-  EXPECT_TRUE(shell->Expect("sleep 600"));
+  // The word comes from the program: by then the shell has given the terminal's settings back.
+  shell->Type("sh -c 'echo running; sleep 600'\n");
+  EXPECT_TRUE(shell->Expect("running\r\n"));
   shell->Type("\x03");
   EXPECT_TRUE(shell->Expect("# ", absl::Seconds(5))) << ::testing::PrintToString(shell->output());
   shell->Type("exit\n");
