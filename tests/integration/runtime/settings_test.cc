@@ -1,11 +1,19 @@
 // What config.json asks for is what the program finds.
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 #include "lib/sys/file.h"
+#include "lib/sys/process.h"
+#include "lib/sys/socket.h"
 #include "tests/integration/runtime/bundle.h"
 
 namespace gantry::testing {
@@ -169,6 +177,74 @@ TEST_F(RuntimeSettingsTest, NetDevicesMoveWithTheirAddresses) {
   EXPECT_NE(RunShell("ip link show gtest0").code, 0);
   spec_.linux_.net_devices = {{"nonesuch0", ""}};
   EXPECT_THAT(RunScript("true").err, HasSubstr("linux.netDevices.nonesuch0"));
+}
+
+TEST_F(RuntimeSettingsTest, ReadyIsPassedOnWithTheMainPid) {
+  spec_.process->args = {"/bin/sleep", "1000"};
+  WriteConfig();
+  sys::UniqueFd host(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto address_of = [](const std::string& name) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    name.copy(address.sun_path, sizeof address.sun_path - 1);
+    return address;
+  };
+  sockaddr_un at = address_of(path("host"));
+  ASSERT_EQ(::bind(host.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at), 0);
+  const std::string runtime = absl::StrCat("export NOTIFY_SOCKET=", path("host"), "; ", program_, " --root ", path("state"));
+  ASSERT_EQ(RunShell(absl::StrCat(runtime, " create --bundle ", path("bundle"), " c </dev/null >", path("out"), " 2>&1")).code,
+            0) << Output();
+  auto start = sys::Spawn({.argv = {program_, "--root", path("state"), "start", "c"},
+                           .environment = {"NOTIFY_SOCKET=" + path("host")}});
+  ASSERT_OK(start);
+  ASSERT_TRUE(Eventually([&] { return sys::Exists(path("state/c/notify/notify.sock")); }));
+
+  sys::UniqueFd program(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un inside = address_of(path("state/c/notify/notify.sock"));
+  ASSERT_EQ(::sendto(program.get(), "STATUS=x\nREADY=1\n", 17, 0, reinterpret_cast<const sockaddr*>(&inside), sizeof inside), 17);
+  auto ready = sys::ReceiveDescriptors(host, 4096);
+  ASSERT_OK(ready);
+  EXPECT_EQ(ready->bytes, absl::StrCat("READY=1\nMAINPID=", PidOf("c")));
+  auto barrier = sys::ReceiveDescriptors(host, 4096);
+  ASSERT_OK(barrier);
+  EXPECT_EQ(barrier->bytes, "BARRIER=1");
+  EXPECT_TRUE(start->running());
+  EXPECT_FALSE(start->Wait(absl::Milliseconds(50)).ok()) << "it waits until the barrier is closed";
+  barrier->descriptors.clear();
+  auto status = start->Wait(absl::Seconds(10));
+  ASSERT_OK(status);
+  EXPECT_EQ(status->code, 0);
+}
+
+TEST_F(RuntimeSettingsTest, TheSeccompListenerGetsItsDescriptor) {
+  auto listener = sys::ListenUnix(path("agent"));
+  ASSERT_OK(listener);
+  oci::Seccomp& profile = spec_.linux_.seccomp.emplace();
+  profile.default_action = "SCMP_ACT_ALLOW";
+  profile.listener_path = path("agent");
+  profile.listener_metadata = "for the agent";
+  profile.syscalls = {{.names = {"mkdir"}, .action = "SCMP_ACT_NOTIFY"}};
+  spec_.process->args = {"/bin/sh", "-c", "mkdir /tmp/asked 2>&1; echo $?"};
+  ASSERT_EQ(Create("c").code, 0) << Output();
+  auto connection = sys::Accept(*listener);
+  ASSERT_OK(connection);
+  auto message = sys::ReceiveDescriptors(*connection, 65536);
+  ASSERT_OK(message);
+  ASSERT_EQ(message->descriptors.size(), 1u);
+  auto state = json::Document::Parse(message->bytes);
+  ASSERT_OK(state);
+  std::string metadata;
+  ASSERT_OK(state->root().Required("metadata", &metadata));
+  EXPECT_EQ(metadata, "for the agent");
+
+  ASSERT_EQ(Runtime({"start", "c"}).code, 0);
+  seccomp_notif request = {};
+  ASSERT_EQ(::ioctl(message->descriptors[0].get(), SECCOMP_IOCTL_NOTIF_RECV, &request), 0);
+  EXPECT_EQ(request.data.nr, SYS_mkdir);
+  seccomp_notif_resp answer = {.id = request.id, .val = 0, .error = -EXDEV, .flags = 0};
+  ASSERT_EQ(::ioctl(message->descriptors[0].get(), SECCOMP_IOCTL_NOTIF_SEND, &answer), 0);
+
+  EXPECT_TRUE(Eventually([&] { return Output().find("cross-device") != std::string::npos || Output().find("Invalid cross") != std::string::npos; })) << Output();
 }
 
 TEST_F(RuntimeSettingsTest, CgroupMountShowsOnlyTheOwnSubtree) {
