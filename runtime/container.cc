@@ -250,7 +250,11 @@ class Container::Impl {
   UniqueFd pidfd;
   UniqueFd console;
   UniqueFd start_end;  // Only the creator of an init that others do not start has it.
+  // What exec and hooks need. After Create without the parts that only a creation reads (`slim`): a
+  // shim holds this for as long as its container lives.
   mutable std::optional<oci::Spec> spec;
+  mutable bool slim = false;
+  std::optional<SeccompFilter> filter;  // Compiled at Create; after Load made on demand.
   std::vector<Timing> timings;
   bool never_ran = false;  // The creation died before there was an init.
 
@@ -263,6 +267,18 @@ class Container::Impl {
 };
 
 namespace {
+
+oci::Spec Slim(oci::Spec spec) {
+  spec.mounts = {};
+  spec.annotations = {};
+  spec.linux_.resources.reset();
+  spec.linux_.devices = {};
+  spec.linux_.sysctl = {};
+  spec.linux_.masked_paths = {};
+  spec.linux_.readonly_paths = {};
+  if (spec.linux_.seccomp) spec.linux_.seccomp->syscalls = {};
+  return spec;
+}
 
 // One creation: each member is made by a step of Create and undone by its owner on failure.
 class Creation {
@@ -815,11 +831,9 @@ absl::StatusOr<std::unique_ptr<Container::Impl>> Creation::Run() {
     impl->pidfd = process.Release();
     impl->console = std::move(console_);
     impl->start_end = std::move(start_end_);
-    if (options_.spec == nullptr) {
-      impl->spec = std::move(parsed_);
-    } else {
-      impl->spec = *options_.spec;
-    }
+    impl->spec = Slim(options_.spec == nullptr ? std::move(parsed_) : *options_.spec);
+    impl->slim = true;
+    impl->filter = std::move(filter_);
     Lap("record");
     impl->timings = std::move(timings_);
     std::move(undo).Cancel();
@@ -948,6 +962,8 @@ UniqueFd Container::TakeConsole() { return std::move(impl_->console); }
 const std::vector<Timing>& Container::timings() const { return impl_->timings; }
 
 absl::StatusOr<const oci::Spec*> Container::GetSpec() const {
+  if (impl_->slim) impl_->spec.reset();
+  impl_->slim = false;
   RETURN_IF_ERROR(impl_->LoadSpec());
   return &*impl_->spec;
 }
@@ -1134,10 +1150,11 @@ absl::StatusOr<ExecedProcess> Container::Exec(const ExecOptions& asked) {
   RETURN_IF_ERROR(CheckLabels(options.process, ""));
 
   ExecPlan plan;
-  std::optional<SeccompFilter> filter;
   if (spec.linux_.seccomp) {
-    ASSIGN_OR_RETURN(filter, CompileSeccomp(*spec.linux_.seccomp, impl_->record.seccomp_cache));
-    plan.process.filter = &*filter;
+    if (!impl_->filter) {
+      ASSIGN_OR_RETURN(impl_->filter, CompileSeccomp(*spec.linux_.seccomp, impl_->record.seccomp_cache));
+    }
+    plan.process.filter = &*impl_->filter;
   }
   if (!impl_->cgroup.empty()) {
     cgroup::Cgroup target = impl_->cgroup;

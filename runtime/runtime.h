@@ -197,7 +197,7 @@ class Container {
   // Steps of Create and Start so far, in order.
   const std::vector<Timing>& timings() const;
 
-  // The configuration as it was at Create (read from the state on first use after Load).
+  // The configuration as it was at Create, read from the state on first use.
   absl::StatusOr<const oci::Spec*> GetSpec() const;
 
   class Impl;

@@ -73,9 +73,9 @@ absl::StatusOr<CreateOptions> MakeCreateOptions(const Global& global, const Argu
   return options;
 }
 
-absl::Status NeedConsoleSocket(const Container& container, const CreateOptions& options) {
-  ASSIGN_OR_RETURN(const oci::Spec* spec, container.GetSpec());
-  if (!spec->process->terminal || !options.console_socket.empty()) return absl::OkStatus();
+absl::Status NeedConsoleSocket(Container& container) {
+  // Create hands the master over only when there is a terminal and nobody else to give it to.
+  if (!container.TakeConsole().ok()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "process.terminal is set and the container is detached: give --console-socket");
 }
@@ -99,7 +99,7 @@ absl::StatusOr<int> RunCreate(const Global& global, const Arguments& arguments) 
   ASSIGN_OR_RETURN(CreateOptions options, MakeCreateOptions(global, arguments));
   OfferNotify(&options);
   ASSIGN_OR_RETURN(Container container, Container::Create(options));
-  absl::Status console = NeedConsoleSocket(container, options);
+  absl::Status console = NeedConsoleSocket(container);
   if (!console.ok()) {
     (void)container.Delete(true);
     return console;
@@ -117,7 +117,7 @@ absl::StatusOr<int> RunRun(const Global& global, const Arguments& arguments) {
   if (!detach) RETURN_IF_ERROR(foreground.Begin());
   ASSIGN_OR_RETURN(Container container, Container::Create(options));
   Notify notify;
-  absl::Status status = detach ? NeedConsoleSocket(container, options) : absl::OkStatus();
+  absl::Status status = detach ? NeedConsoleSocket(container) : absl::OkStatus();
   if (status.ok() && detach) status = notify.Begin(options.state_root, options.id);
   if (status.ok()) status = container.Start();
   if (status.ok()) status = notify.Await(container);
