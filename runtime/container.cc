@@ -426,8 +426,7 @@ absl::Status Creation::Claim() {
     record_.cgroups = cgroup_.directories();
   }
   // What a crash leaves behind is found by this record.
-  RETURN_IF_ERROR(SaveRecord(directory_, record_));
-  return sys::WriteFileAtomically(absl::StrCat(directory_, "/", kConfigName), config_bytes_);
+  return SaveFirstRecord(directory_, record_, config_bytes_);
 }
 
 absl::Status Creation::PrepareCgroup() {
@@ -794,7 +793,7 @@ void Creation::Undo() {
   // The init is gone by now; nobody else in there is ours to end.
   if (cgroup_.made()) (void)cgroup_.Remove();
   if (!claimed_) return;
-  (void)sys::RemoveTree(directory_);
+  (void)RemoveContainerDirectory(directory_);
   if (hooks_ran_) {
     (void)RunAllHooks(spec().hooks.poststop, "poststop", StateJson(Status::kStopped, 0));
   }
@@ -1273,7 +1272,7 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
   // The hooks are read before the record of them goes; a creation that died early has none.
   const bool hooks = impl_->record.has_poststop && !impl_->never_ran && impl_->LoadSpec().ok();
   RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_state"));
-  RETURN_IF_ERROR(sys::RemoveTree(impl_->directory));
+  RETURN_IF_ERROR(RemoveContainerDirectory(impl_->directory));
   if (!hooks) return absl::OkStatus();
   std::vector<std::string> failures =
       RunAllHooks(impl_->spec->hooks.poststop, "poststop", WriteState(impl_->MakeState(Status::kStopped)));

@@ -1,5 +1,6 @@
 // gantry-runtime: the OCI runtime's command line over the library.
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -173,11 +174,17 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace gantry::runtime
 
+namespace {
+constexpr int kHeapGrowthBytes = 512 << 10;
+}  // namespace
+
 int main(int argc, char** argv) {
   // A caller may have closed them; what we open may not become the program's stdin by accident.
   while (::fcntl(2, F_GETFD) < 0 || ::fcntl(1, F_GETFD) < 0 || ::fcntl(0, F_GETFD) < 0) {
     if (::open("/dev/null", O_RDWR) < 0) return 1;
   }
+  // One growth of the heap instead of many: every call counts in a program of ten milliseconds.
+  ::mallopt(M_TOP_PAD, kHeapGrowthBytes);
   // Nothing needs destructors at the end; leaving at once saves their time.
   ::_exit(gantry::runtime::Main(argc, argv));
 }

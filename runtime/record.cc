@@ -1,5 +1,9 @@
 #include "runtime/record.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/failpoint.h"
@@ -66,7 +70,9 @@ std::string BootId() {
   return text.ok() ? std::string(absl::StripAsciiWhitespace(*text)) : "";
 }
 
-absl::Status SaveRecord(const std::string& directory, const Record& record) {
+namespace {
+
+std::string WriteRecord(const Record& record) {
   json::Writer writer;
   writer.BeginObject();
   writer.Member("version", kVersion1);
@@ -100,8 +106,34 @@ absl::Status SaveRecord(const std::string& directory, const Record& record) {
   writer.Member("annotations", record.annotations);
   writer.Member("seccompCache", record.seccomp_cache);
   writer.EndObject();
+  return writer.Take();
+}
+
+absl::Status WriteNewFile(const std::string& path, absl::string_view bytes) {
+  ASSIGN_OR_RETURN(sys::UniqueFd file, sys::Open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+  return Annotate(sys::WriteAll(file, bytes), absl::StrCat("write '", path, "'"));
+}
+
+}  // namespace
+
+absl::Status SaveRecord(const std::string& directory, const Record& record) {
+  RETURN_IF_ERROR(FAILPOINT("runtime.record.before_replace"));
+  return sys::WriteFileAtomically(absl::StrCat(directory, "/", kRecordName), WriteRecord(record));
+}
+
+absl::Status SaveFirstRecord(const std::string& directory, const Record& record,
+                             absl::string_view config_json) {
   RETURN_IF_ERROR(FAILPOINT("runtime.record.before_write"));
-  return sys::WriteFileAtomically(absl::StrCat(directory, "/", kRecordName), writer.Take());
+  RETURN_IF_ERROR(WriteNewFile(absl::StrCat(directory, "/", kRecordName), WriteRecord(record)));
+  return WriteNewFile(absl::StrCat(directory, "/", kConfigName), config_json);
+}
+
+absl::Status RemoveContainerDirectory(const std::string& directory) {
+  for (const char* name : {kConfigName, kStartSocketName, kRecordName}) {
+    (void)::unlink(absl::StrCat(directory, "/", name).c_str());
+  }
+  if (::rmdir(directory.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+  return sys::RemoveTree(directory);
 }
 
 absl::StatusOr<Record> LoadRecord(const std::string& directory) {

@@ -41,8 +41,16 @@ struct Record {
   std::string seccomp_cache;
 };
 
-// Writes the file by rename. `directory` is the container's.
+// Replaces the record by rename. `directory` is the container's.
 absl::Status SaveRecord(const std::string& directory, const Record& record);
+
+// The first record and the configuration, straight into the directory that was just claimed: a crash in
+// the middle leaves half a file, which means that nothing else was made yet.
+absl::Status SaveFirstRecord(const std::string& directory, const Record& record,
+                             absl::string_view config_json);
+
+// Removes the files above and the directory; what else is in it, too.
+absl::Status RemoveContainerDirectory(const std::string& directory);
 
 // Errors: NotFound; DataLoss — not a record of ours.
 absl::StatusOr<Record> LoadRecord(const std::string& directory);
