@@ -30,7 +30,7 @@ const std::vector<OptionSpec>& GlobalOptions() {
       {"root", 0, O::kValue},           {"log", 0, O::kValue},
       {"log-format", 0, O::kValue},     {"log-level", 0, O::kValue},
       {"debug", 0, O::kFlag},           {"systemd-cgroup", 0, O::kFlag},
-      {"cgroup-manager", 0, O::kValue}, {"rootless", 0, O::kOptionalValue},
+      {"cgroup-manager", 0, O::kValue}, {"rootless", 0, O::kFlag},
       {"version", 'v', O::kFlag},       {"help", 'h', O::kFlag},
       {"criu", 0, O::kValue, true}};
   return *options;
@@ -97,12 +97,9 @@ absl::Status ReadGlobal(const Arguments& arguments, Global* global, Report* repo
                                                      "' is not cgroupfs, systemd or disabled"));
     }
   }
-  const std::string rootless = arguments.Has("rootless") ? arguments.Value("rootless") : "auto";
-  if (rootless != "true" && rootless != "false" && rootless != "auto") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--rootless: '", EscapeForTerminal(rootless), "' is not true, false or auto"));
+  if (arguments.Has("rootless") && arguments.Value("rootless") != "auto") {
+    global->rootless = arguments.IsSet("rootless");
   }
-  if (rootless != "auto") global->rootless = rootless == "true";
   return absl::OkStatus();
 }
 

@@ -26,6 +26,7 @@ Arguments ParseArguments(const std::vector<std::string>& words) {
     absl::string_view name;
     bool* value;
   } flags[] = {{"debug", &arguments.debug},
+               {"await", &arguments.await},
                {"v", &arguments.version},
                {"info", &arguments.info},
                {"failpoints", &arguments.failpoints}};

@@ -14,6 +14,7 @@ struct Arguments {
   std::string publish_binary;  // -publish-binary
   std::string bundle;          // -bundle
   bool debug = false;          // -debug
+  bool await = false;          // -await: who it is for comes on descriptor 4 (assignment.h)
   bool version = false;        // -v
   bool info = false;           // -info
   bool failpoints = false;     // -failpoints: their names, for tests

@@ -14,6 +14,7 @@
 #include "lib/ttrpc/minipb.h"
 #include "runtime/runtime.h"
 #include "shim/arguments.h"
+#include "shim/assignment.h"
 #include "shim/bootstrap.h"
 #include "shim/cleanup.h"
 #include "shim/server.h"
@@ -43,7 +44,7 @@ std::string Info() {
   return info;
 }
 
-absl::StatusOr<std::string> Run(const Arguments& arguments, char** argv) {
+absl::StatusOr<std::string> Run(Arguments arguments, char** argv) {
   RETURN_IF_ERROR(failpoint::ArmFromEnvironment());
   if (arguments.version) return std::string(kVersionText);
   if (arguments.info) return Info();
@@ -59,6 +60,10 @@ absl::StatusOr<std::string> Run(const Arguments& arguments, char** argv) {
   }
   // First of all: what follows creates containers from this very file.
   RETURN_IF_ERROR(runtime::ProtectSelf(argv));
+  if (arguments.await) {
+    ASSIGN_OR_RETURN(const bool assigned, AwaitAssignment(&arguments, argv));
+    if (!assigned) return std::string();
+  }
   RETURN_IF_ERROR(Serve(arguments));
   return std::string();
 }

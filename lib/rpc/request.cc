@@ -40,10 +40,4 @@ void PrepareCall(grpc::ClientContext& context, absl::Duration timeout,
   if (!lease.empty()) context.AddMetadata(kLeaseHeader, std::string(lease));
 }
 
-void PreparePeerCall(grpc::ClientContext& context, absl::Duration timeout,
-                     absl::string_view namespace_name, absl::string_view lease) {
-  PrepareCall(context, timeout, namespace_name, lease);
-  context.set_wait_for_ready(true);
-}
-
 }  // namespace gantry::rpc

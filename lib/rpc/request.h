@@ -29,11 +29,6 @@ std::string RequestHeader(const grpc::ServerContextBase& context, absl::string_v
 void PrepareCall(grpc::ClientContext& context, absl::Duration timeout,
                  absl::string_view namespace_name = "", absl::string_view lease = "");
 
-// The same for a peer of the suite that may be about to restart: the call is sent when the peer is
-// back, or fails at its deadline.
-void PreparePeerCall(grpc::ClientContext& context, absl::Duration timeout,
-                     absl::string_view namespace_name = "", absl::string_view lease = "");
-
 // Timeouts of calls between our processes.
 inline constexpr absl::Duration kShortCall = absl::Seconds(10);  // Reads and single writes.
 inline constexpr absl::Duration kLongCall = absl::Minutes(2);    // Mounts, container starts, gc.

@@ -15,7 +15,13 @@
 
 namespace gantry::engine {
 
-using rpc::PreparePeerCall;
+// A peer that is being restarted is waited for: the call is sent when it is back, or fails at its
+// deadline.
+inline void PreparePeerCall(grpc::ClientContext& context, absl::Duration timeout,
+                            absl::string_view namespace_name) {
+  rpc::PrepareCall(context, timeout, namespace_name);
+  context.set_wait_for_ready(true);
+}
 
 // The peer's error; when it did not answer, in words that name it.
 inline absl::Status PeerStatus(const grpc::Status& status, absl::string_view process) {

@@ -29,7 +29,7 @@ absl::Status Unary(Stub& stub,
                    const Caller& caller, const Request& request, Response* response,
                    absl::Duration timeout = rpc::kShortCall) {
   grpc::ClientContext context;
-  rpc::PreparePeerCall(context, timeout, caller.namespace_name, caller.lease);
+  rpc::PrepareCall(context, timeout, caller.namespace_name, caller.lease);
   return rpc::FromGrpcStatus((stub.*method)(&context, request, response));
 }
 
@@ -80,7 +80,7 @@ absl::Status Metadata::ListBlobs(
     const Caller& caller, const std::vector<std::string>& filters,
     const std::function<absl::Status(const metadata::v1::Blob&)>& consume) {
   grpc::ClientContext context;
-  rpc::PreparePeerCall(context, rpc::kLongCall, caller.namespace_name, caller.lease);
+  rpc::PrepareCall(context, rpc::kLongCall, caller.namespace_name, caller.lease);
   metadata::v1::ListBlobsRequest request;
   for (const std::string& filter : filters) request.add_filters(filter);
   auto reader = stubs_->blobs->List(&context, request);
@@ -166,7 +166,7 @@ absl::StatusOr<std::string> Metadata::AbortIngest(const Caller& caller, const st
 absl::StatusOr<std::vector<metadata::v1::Ingest>> Metadata::ListIngests(const Caller& caller,
                                                                         bool all_namespaces) {
   grpc::ClientContext context;
-  rpc::PreparePeerCall(context, rpc::kShortCall, caller.namespace_name, caller.lease);
+  rpc::PrepareCall(context, rpc::kShortCall, caller.namespace_name, caller.lease);
   metadata::v1::ListIngestsRequest request;
   request.set_all_namespaces(all_namespaces);
   auto reader = stubs_->blobs->ListIngests(&context, request);

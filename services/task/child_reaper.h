@@ -1,4 +1,5 @@
-// Reaps children that end by themselves, without a thread waiting for each.
+// Watches processes that end by themselves, without a thread waiting for each; reaps those that are our
+// children.
 #pragma once
 
 #include <cstdint>
@@ -24,15 +25,20 @@ class ChildReaper {
   // `name` is for the log.
   void Take(sys::Child child, const std::string& name, absl::Duration patience,
             std::function<void()> done);
+  // The same for a process that is somebody else's child.
+  void Take(sys::UniqueFd pidfd, const std::string& name, absl::Duration patience,
+            std::function<void()> done);
 
  private:
   struct Waiting {
     sys::Child child;
+    sys::UniqueFd pidfd;  // When it is not our child.
     std::string name;
     sys::EventLoop::Watch watch = 0;
     sys::EventLoop::Timer timer = 0;
     std::function<void()> done;
   };
+  void Watch(std::shared_ptr<Waiting> taken, absl::Duration patience);
   void Finish(uint64_t id, bool kill);
 
   LoopThread& loop_;

@@ -52,6 +52,10 @@ absl::Status Run(rpc::Daemon& daemon) {
   LaunchOptions launch;
   ASSIGN_OR_RETURN(launch.debug, section.GetBool("shim_debug", false));
   ASSIGN_OR_RETURN(launch.start_timeout, section.GetDuration("start_timeout", launch.start_timeout));
+  ASSIGN_OR_RETURN(const int64_t pool_size, section.GetInteger("shim_pool", 4, 0, 64));
+  launch.pool_size = static_cast<size_t>(pool_size);
+  launch.pool_binary = FindShimBinary(kOwnRuntime, options.search).value_or("");
+  if (launch.pool_binary.empty()) launch.pool_size = 0;
   launch.gateway_socket = daemon.SocketPath("gateway");
   launch.events_socket = absl::StrCat(daemon.run_directory(), "/task-events.sock");
   launch.socket_directory = absl::StrCat(daemon.runtime_directory(), "/.s");

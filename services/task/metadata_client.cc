@@ -17,7 +17,7 @@ MetadataClient::MetadataClient(const std::shared_ptr<grpc::Channel>& channel)
 
 absl::StatusOr<ContainerRecord> MetadataClient::Get(const std::string& ns, const std::string& id) {
   grpc::ClientContext context;
-  rpc::PreparePeerCall(context, rpc::kShortCall, ns);
+  rpc::PrepareCall(context, rpc::kShortCall, ns);
   containerd::services::containers::v1::GetContainerRequest request;
   request.set_id(id);
   containerd::services::containers::v1::GetContainerResponse response;
@@ -40,7 +40,7 @@ EventForwarder::Send MetadataClient::Forwarding() {
       google::protobuf::Empty response;
     };
     auto call = std::make_shared<Call>();
-    rpc::PreparePeerCall(call->context, rpc::kShortCall, envelope.namespace_());
+    rpc::PrepareCall(call->context, rpc::kShortCall, envelope.namespace_());
     *call->request.mutable_envelope() = envelope;
     events->async()->Forward(&call->context, &call->request, &call->response,
                              [call, done = std::move(done)](grpc::Status status) {

@@ -1,6 +1,8 @@
 #include "services/task/shim_launcher.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +16,8 @@
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/base/text.h"
+#include "lib/log/log.h"
+#include "lib/sys/errno.h"
 #include "lib/sys/file.h"
 #include "lib/sys/socket.h"
 #include "services/task/shim_answer.h"
@@ -63,6 +67,15 @@ ShimLauncher::ShimLauncher(LaunchOptions options)
 
 absl::StatusOr<LaunchedShim> ShimLauncher::Launch(const ShimSpec& spec, const Bundle& bundle) {
   RETURN_IF_ERROR(FAILPOINT("task.launch.before_start"));
+  if (spec.binary == options_.pool_binary) {
+    // One that has ended meanwhile is no reason to fail.
+    absl::StatusOr<LaunchedShim> waiting = LaunchPooled(spec, bundle);
+    if (waiting.ok()) return waiting;
+    if (!absl::IsNotFound(waiting.status())) {
+      log::Warning("waiting shim could not be used; a new one is started",
+                   {{"error", waiting.status()}});
+    }
+  }
   absl::StatusOr<LaunchedShim> shim =
       IsOwnShim(spec.binary) ? LaunchOwn(spec, bundle) : LaunchStranger(spec, bundle);
   return Annotate(std::move(shim), absl::StrCat("start shim '", spec.binary, "'"));
@@ -89,6 +102,100 @@ absl::StatusOr<LaunchedShim> ShimLauncher::LaunchOwn(const ShimSpec& spec, const
   spawn.new_session = true;  // A signal to our process group is not for containers.
   ASSIGN_OR_RETURN(shim.child, sys::Spawn(spawn));
   RETURN_IF_ERROR(FAILPOINT("task.launch.after_spawn"));
+  std::move(remove_socket).Cancel();
+  return shim;
+}
+
+// ---- Waiting for their container ----
+
+ShimLauncher::~ShimLauncher() {
+  std::deque<Pooled> pool;
+  {
+    absl::MutexLock lock(&mutex_);
+    pool.swap(pool_);
+  }
+  for (const Pooled& pooled : pool) (void)sys::Unlink(pooled.socket);
+}
+
+absl::StatusOr<ShimLauncher::Pooled> ShimLauncher::SpawnPooled() {
+  Pooled pooled;
+  pooled.socket = absl::StrCat(options_.socket_directory, "/", RandomHex(8));
+  ASSIGN_OR_RETURN(sys::UniqueFd listener, sys::ListenUnix(pooled.socket));
+  absl::Cleanup remove_socket = [&] { (void)sys::Unlink(pooled.socket); };
+  int ends[2] = {-1, -1};
+  if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) != 0 || ::pipe2(ends, O_CLOEXEC) != 0) {
+    return sys::ErrnoError(errno, "make a waiting shim's listener and pipe");
+  }
+  sys::UniqueFd read_end(ends[0]);
+  pooled.assignment.Reset(ends[1]);
+  ShimSpec unnamed;
+  unnamed.ns = kUnnamed;
+  unnamed.id = kUnnamed;
+  unnamed.binary = options_.pool_binary;
+  sys::SpawnOptions spawn;
+  spawn.argv = Arguments(unnamed);
+  spawn.argv.push_back("-await");
+  spawn.environment = Environment(unnamed);
+  spawn.working_directory = options_.socket_directory;
+  spawn.descriptors = {{2, 2}, {listener.get(), 3}, {read_end.get(), 4}};
+  spawn.new_session = true;
+  ASSIGN_OR_RETURN(pooled.child, sys::Spawn(spawn));
+  std::move(remove_socket).Cancel();
+  return pooled;
+}
+
+void ShimLauncher::FillPool() {
+  for (;;) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (pool_.size() + spawning_ >= options_.pool_size) return;
+      ++spawning_;
+    }
+    absl::StatusOr<Pooled> pooled = SpawnPooled();
+    absl::MutexLock lock(&mutex_);
+    --spawning_;
+    if (!pooled.ok()) {
+      log::Warning("no shim could be started ahead of time", {{"error", pooled.status()}});
+      return;
+    }
+    pool_.push_back(*std::move(pooled));
+  }
+}
+
+std::vector<ShimLauncher::Waiting> ShimLauncher::WaitingShims() {
+  absl::MutexLock lock(&mutex_);
+  std::vector<Waiting> waiting;
+  for (const Pooled& pooled : pool_) waiting.push_back({pooled.child.pid(), pooled.socket});
+  return waiting;
+}
+
+absl::StatusOr<LaunchedShim> ShimLauncher::LaunchPooled(const ShimSpec& spec,
+                                                        const Bundle& bundle) {
+  Pooled pooled;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (pool_.empty()) return absl::NotFoundError("no shim is waiting");
+    pooled = std::move(pool_.front());
+    pool_.pop_front();
+  }
+  absl::Cleanup remove_socket = [&] { (void)sys::Unlink(pooled.socket); };
+  LaunchedShim shim;
+  shim.bootstrap = {
+      .version = 2, .address = absl::StrCat("unix://", pooled.socket), .binary = spec.binary};
+  RETURN_IF_ERROR(bundle.WriteBootstrap(shim.bootstrap));
+  std::string assignment = spec.ns;
+  assignment.push_back('\0');
+  assignment += spec.id;
+  assignment.push_back('\0');
+  assignment += bundle.path();
+  assignment.push_back('\0');
+  if (assignment.size() > PIPE_BUF) return absl::InvalidArgumentError("the bundle's path is too long");
+  RETURN_IF_ERROR(FAILPOINT("task.launch.before_assign"));
+  // Fails when nobody reads: the shim has ended.
+  RETURN_IF_ERROR(sys::WriteAll(pooled.assignment, assignment));
+  pooled.assignment.Reset();
+  RETURN_IF_ERROR(FAILPOINT("task.launch.after_assign"));
+  shim.child = std::move(pooled.child);
   std::move(remove_socket).Cancel();
   return shim;
 }
@@ -210,8 +317,8 @@ std::vector<std::string> ShimLauncher::Arguments(const ShimSpec& spec) const {
 std::vector<std::string> ShimLauncher::Environment(const ShimSpec& spec) const {
   std::vector<std::string> environment = {absl::StrCat("TTRPC_ADDRESS=", options_.events_socket),
                                           absl::StrCat("GRPC_ADDRESS=", options_.gateway_socket),
-                                          absl::StrCat("NAMESPACE=", spec.ns),
                                           "MAX_SHIM_VERSION=2", "GOMAXPROCS=2"};
+  if (spec.ns != kUnnamed) environment.push_back(absl::StrCat("NAMESPACE=", spec.ns));
   AddFromEnvironment("PATH", environment);
   AddFromEnvironment("GANTRY_FAILPOINTS", environment);
   return environment;

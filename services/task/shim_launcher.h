@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -30,7 +31,14 @@ struct LaunchOptions {
   absl::Duration start_timeout = absl::Seconds(30);
   absl::Duration delete_timeout = absl::Seconds(10);
   bool debug = false;
+  // How many of our own shims wait for their container, and the binary they are started from.
+  size_t pool_size = 0;
+  std::string pool_binary;
 };
+
+// What stands on the command line of a waiting shim until it has names: as long as the longest ones.
+inline constexpr char kUnnamed[] =
+    "............................................................................";
 
 struct ShimSpec {
   std::string ns;
@@ -52,6 +60,7 @@ struct LaunchedShim {
 class ShimLauncher {
  public:
   explicit ShimLauncher(LaunchOptions options);
+  ~ShimLauncher();  // Ends the waiting shims.
 
   // Own shims are spawned in their serving form with the listening socket as descriptor 3: no `start`
   // child, no waiting. Strangers' shims get the whole `start` protocol (contracts/containerd, 5.3):
@@ -68,6 +77,15 @@ class ShimLauncher {
   // Makes (where it is missing) and opens the log fifo of a bundle, so that a shim never blocks on it.
   absl::StatusOr<sys::UniqueFd> OpenLog(const Bundle& bundle);
 
+  // Starts waiting shims until there are pool_size. Not on the path of a start: Launch takes one when
+  // there is one, and spawns otherwise. They end by themselves when this process does.
+  void FillPool();
+  struct Waiting {
+    pid_t pid = 0;
+    std::string socket;
+  };
+  std::vector<Waiting> WaitingShims();
+
   const LaunchOptions& options() const { return options_; }
 
  private:
@@ -76,6 +94,13 @@ class ShimLauncher {
     std::string out;
     std::string err;
   };
+  struct Pooled {
+    sys::Child child;
+    std::string socket;
+    sys::UniqueFd assignment;  // Write end of its pipe.
+  };
+  absl::StatusOr<Pooled> SpawnPooled();
+  absl::StatusOr<LaunchedShim> LaunchPooled(const ShimSpec& spec, const Bundle& bundle);
   absl::StatusOr<LaunchedShim> LaunchOwn(const ShimSpec& spec, const Bundle& bundle);
   absl::StatusOr<LaunchedShim> LaunchStranger(const ShimSpec& spec, const Bundle& bundle);
   absl::StatusOr<CommandResult> RunCommand(const ShimSpec& spec, const Bundle& bundle,
@@ -91,6 +116,8 @@ class ShimLauncher {
   absl::Mutex mutex_;
   // Binaries (inode, modification time) that refused BootstrapParams.
   std::map<std::pair<uint64_t, int64_t>, bool> wants_options_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Pooled> pool_ ABSL_GUARDED_BY(mutex_);
+  size_t spawning_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace gantry::task

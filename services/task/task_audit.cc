@@ -94,11 +94,17 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
   }
   for (const ShimProcess& shim : shims) {
     const std::string path = Bundle(places.bundle_root, shim.ns, shim.id).path();
-    if (known.contains(path)) continue;
-    if (supervisor.IsLeaving(shim.ns, shim.id)) continue;
+    if (known.contains(path) || supervisor.IsLeaving(shim.ns, shim.id)) continue;
+    const bool waits = std::any_of(
+        inventory.waiting_pids.begin(), inventory.waiting_pids.end(),
+        [&](pid_t pid) { return absl::StrCat(pid) == shim.pid; });
+    if (waits) continue;
     const absl::StatusOr<std::string> still =
         sys::ReadFile(absl::StrCat(places.proc, "/", shim.pid, "/cmdline"), 64 << 10);
-    if (!still.ok() || still->empty()) continue;  // Ended meanwhile.
+    ShimProcess now;
+    // Ended meanwhile, or given its container.
+    if (!still.ok() || !ParseShimCommandLine(*still, places.gateway_socket, &now)) continue;
+    if (now.id != shim.id) continue;
     report.findings.push_back({"shim", absl::StrCat("pid ", shim.pid, " of ", shim.id),
                                "it has no task", "kill it"});
   }

@@ -210,7 +210,11 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
 
   ASSIGN_OR_RETURN(LaunchedShim shim, launcher_.Launch(task.spec, task.bundle));
   task.child = std::move(shim.child);
-  task.address = shim.bootstrap.address;
+  {
+    absl::MutexLock lock(&mutex_);  // Others look at it through the map.
+    task.address = shim.bootstrap.address;
+  }
+  workers_.Post([this] { launcher_.FillPool(); });
   if (shim.log.ok()) logs_.Add(LogName(task.ns, task.id), std::move(shim.log));
   TaskPtr self;
   {
@@ -296,12 +300,22 @@ void TaskSupervisor::UndoCreate(Task& task) {
   }
 }
 
+// A stranger's shim may serve a group of containers (contracts/containerd, 5.12): it ends with the last.
+bool TaskSupervisor::IsShared(const Task& task) {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [name, other] : tasks_) {
+    if (other.get() != &task && other->address == task.address) return true;
+  }
+  return false;
+}
+
 // The connection is closed already, or the shim has answered Shutdown. Kills what stays.
 void TaskSupervisor::EndShim(Task& task) {
   if (task.child.running() && !task.child.Wait(options_.shutdown_timeout).ok()) {
     log::Warning("shim did not end by itself and is killed", {{"task", task.id}});
     task.child.KillAndReap();
   }
+  if (IsShared(task)) task.shim_pidfd.Reset();
   if (task.shim_pidfd.ok()) {
     (void)sys::SignalPidfd(task.shim_pidfd, SIGKILL);  // Gone already is the usual answer.
     task.shim_pidfd.Reset();
@@ -472,21 +486,11 @@ absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::st
       task->connection.reset();
     }
     connection.reset();
-    if (leaving && task->child.running()) {
-      // It ends by itself once it has handed in its events; nobody has to wait for that.
-      {
-        absl::MutexLock lock(&leaving_->mutex);
-        leaving_->names.insert({ns, id});
-      }
-      reaper_.Take(std::move(task->child), absl::StrCat("shim of ", id), kLeaveTimeout,
-                   [leaving = leaving_, ns, id] {
-                     absl::MutexLock lock(&leaving->mutex);
-                     leaving->names.erase(leaving->names.find({ns, id}));
-                   });
-    } else if (!leaving) {
+    if (leaving) {
+      LetShimLeave(*task);
+    } else {
       EndShim(*task);
     }
-    task->shim_pidfd.Reset();  // An adopted shim that has answered ends by itself.
   }
   const Exit result = exit.value_or(Exit{.at = absl::Now()});
   const bool run_delete_command = !ended && !IsOwnShim(task->spec.binary);
@@ -503,6 +507,28 @@ absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::st
   if (ended) PublishDelete(*task, result);
   Forget(*task);
   return result;
+}
+
+// A shim that has answered Shutdown ends by itself once it has handed in its events; nobody has to wait
+// for that, but it is not forgotten either.
+void TaskSupervisor::LetShimLeave(Task& task) {
+  const std::pair<std::string, std::string> name = {task.ns, task.id};
+  const auto gone = [leaving = leaving_, name] {
+    absl::MutexLock lock(&leaving->mutex);
+    leaving->names.erase(leaving->names.find(name));
+  };
+  if (IsShared(task)) task.shim_pidfd.Reset();
+  if (!task.child.running() && !task.shim_pidfd.ok()) return;
+  {
+    absl::MutexLock lock(&leaving_->mutex);
+    leaving_->names.insert(name);
+  }
+  const std::string text = absl::StrCat("shim of ", task.id);
+  if (task.child.running()) {
+    reaper_.Take(std::move(task.child), text, kLeaveTimeout, gone);
+  } else {
+    reaper_.Take(std::move(task.shim_pidfd), text, kLeaveTimeout, gone);
+  }
 }
 
 void TaskSupervisor::Forget(Task& task) {
@@ -739,6 +765,10 @@ std::vector<TaskName> TaskSupervisor::List(const std::string& ns) {
 
 TaskSupervisor::Inventory TaskSupervisor::TakeInventory() {
   Inventory inventory;
+  for (const ShimLauncher::Waiting& waiting : launcher_.WaitingShims()) {
+    inventory.addresses.push_back(waiting.socket);
+    inventory.waiting_pids.push_back(waiting.pid);
+  }
   absl::MutexLock lock(&mutex_);
   for (const auto& [name, task] : tasks_) {
     inventory.bundles.push_back(task->bundle.path());
@@ -785,6 +815,7 @@ void TaskSupervisor::Adopt() {
   }
   SweepAfterAdoption();
   CountTasks();
+  launcher_.FillPool();
   if (!bundles->empty()) log::Info("tasks of the last run looked at", {{"bundles", bundles->size()}});
 }
 

@@ -13,6 +13,8 @@
 // Waits cost no thread.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -121,6 +123,7 @@ class TaskSupervisor {
   struct Inventory {
     std::vector<std::string> bundles;
     std::vector<std::string> addresses;
+    std::vector<pid_t> waiting_pids;  // Shims that wait for their container.
   };
   Inventory TakeInventory();
   // Whether a shim of a deleted task is still handing in its last events. Bounded: it is killed then.
@@ -145,6 +148,8 @@ class TaskSupervisor {
   void EndTask(const TaskPtr& task);
   absl::Status FinishDelete(Task& task, bool run_delete_command);
   void EndShim(Task& task);
+  bool IsShared(const Task& task);
+  void LetShimLeave(Task& task);
 
   void AdoptOne(const std::string& ns, const std::string& id);
   void SweepAfterAdoption();

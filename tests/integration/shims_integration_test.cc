@@ -43,8 +43,10 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     REQUIRE_ROOT();
+    ::signal(SIGPIPE, SIG_IGN);  // As the frame of every daemon does.
     runtime_ = GetParam();
-    if (runtime_ == "own") runtime_ = gantry::testing::BinDirectory() + "/containerd-shim-gantry-v2";
+    if (runtime_ == "own, started ahead") pool_size_ = 2;
+    if (runtime_.rfind("own", 0) == 0) runtime_ = gantry::testing::BinDirectory() + "/containerd-shim-gantry-v2";
     if (::access(runtime_.c_str(), X_OK) != 0) GTEST_SKIP() << "needs " << runtime_;
     if (!IsOwnShim(runtime_) && ::access("/usr/sbin/runc", X_OK) != 0) GTEST_SKIP() << "needs runc";
     if (::access("/bin/busybox", X_OK) != 0) GTEST_SKIP() << "needs busybox-static";
@@ -57,7 +59,7 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
     StartProcess();
   }
   void TearDown() override {
-    if (supervisor_ == nullptr) return;
+    if (supervisor_ == nullptr) return;  // Skipped, or stopped by the test.
     Signal(SIGKILL).IgnoreError();
     if (State() == containerd::v1::types::STOPPED) {
       supervisor_->Delete("default", id_).status().IgnoreError();
@@ -88,7 +90,9 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
     launcher_ = std::make_unique<ShimLauncher>(LaunchOptions{.gateway_socket = Path("gantry.sock"),
                                                              .events_socket = Path("events.sock"),
                                                              .socket_directory = Path("run/.s"),
-                                                             .work_directory = Path("work")});
+                                                             .work_directory = Path("work"),
+                                                             .pool_size = pool_size_,
+                                                             .pool_binary = runtime_});
     workers_ = std::make_unique<Workers>(4);
     supervisor_ = std::make_unique<TaskSupervisor>(
         SupervisorOptions{.bundle_root = Path("run"), .search = BinarySearchOfThisProcess()},
@@ -191,7 +195,8 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
   }
   void ExpectNothingLeft() {
     ASSERT_TRUE(forwarder_->Drain(kSoon));
-    EXPECT_THAT(*sys::ListDirectory(Path("run/.s")), IsEmpty());
+    workers_->WaitUntilIdle();
+    EXPECT_EQ(sys::ListDirectory(Path("run/.s"))->size(), pool_size_);
     EXPECT_THAT(*sys::ListDirectory(Path("work")), IsEmpty());
     EXPECT_FALSE(sys::Exists(Path("run/default")));
     EXPECT_THAT(*sys::MountPointsBelow(temp_.path()), IsEmpty());
@@ -210,6 +215,7 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
 
   sys::TempDir temp_ = *sys::TempDir::Create("/tmp");
   std::string runtime_;
+  size_t pool_size_ = 0;
   const std::string id_ = absl::StrCat("c", ::getpid());
   OneContainer container_;
   absl::Mutex mutex_;
@@ -224,6 +230,9 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
   std::unique_ptr<TaskSupervisor> supervisor_;
   std::unique_ptr<EventServer> events_;
 };
+
+// Only with shims that are started ahead.
+class WaitingShimsRootTest : public ShimsRootTest {};
 
 TEST_P(ShimsRootTest, AWholeLife) {
   absl::StatusOr<CreatedTask> created = Create("echo hello; sleep 1000 & wait; exit 3");
@@ -295,6 +304,43 @@ TEST_P(ShimsRootTest, AKilledShimTakesItsContainerAlong) {
   ExpectNothingLeft();
 }
 
+TEST_P(WaitingShimsRootTest, AWaitingShimTakesTheNamesOfItsContainer) {
+  const std::vector<ShimLauncher::Waiting> before = launcher_->WaitingShims();
+  ASSERT_EQ(before.size(), 2u);
+
+  ASSERT_OK(Create("sleep 1000"));
+
+  EXPECT_EQ(ShimPid(), before[0].pid);
+  workers_->WaitUntilIdle();
+  EXPECT_EQ(launcher_->WaitingShims().size(), 2u) << "filled up again";
+  // One that has died is not used, and nobody notices.
+  for (const ShimLauncher::Waiting& waiting : launcher_->WaitingShims()) {
+    ASSERT_EQ(::kill(waiting.pid, SIGKILL), 0);
+    absl::StatusOr<sys::UniqueFd> dead = sys::OpenPidfd(waiting.pid);
+    ASSERT_OK(dead);
+    pollfd ended = {dead->get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ended, 1, 10000), 1);
+  }
+  ASSERT_OK(Signal(SIGKILL));
+  ASSERT_OK(WaitForExit());
+  ASSERT_OK(supervisor_->Delete("default", id_));
+  EXPECT_OK(Create("sleep 1000"));
+}
+
+// Waiting shims belong to the process that started them.
+TEST_P(WaitingShimsRootTest, TheyEndWithTheirSupervisor) {
+  std::vector<sys::UniqueFd> shims;
+  for (const ShimLauncher::Waiting& waiting : launcher_->WaitingShims()) {
+    shims.push_back(*sys::OpenPidfd(waiting.pid));
+  }
+  StopProcess();
+  for (const sys::UniqueFd& shim : shims) {
+    pollfd ended = {shim.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&ended, 1, 10000), 1);
+  }
+  EXPECT_THAT(*sys::ListDirectory(Path("run/.s")), IsEmpty());
+}
+
 TEST_P(ShimsRootTest, AFailedCreateCarriesTheRuntimesWordsAndLeavesNothing) {
   ASSERT_OK(sys::Unlink(Path("root/bin/busybox")));
 
@@ -309,7 +355,8 @@ TEST_P(ShimsRootTest, AFailedCreateCarriesTheRuntimesWordsAndLeavesNothing) {
   ExpectNothingLeft();
 }
 
-INSTANTIATE_TEST_SUITE_P(Own, ShimsRootTest, ::testing::Values("own"));
+INSTANTIATE_TEST_SUITE_P(Own, ShimsRootTest, ::testing::Values("own", "own, started ahead"));
+INSTANTIATE_TEST_SUITE_P(Own, WaitingShimsRootTest, ::testing::Values("own, started ahead"));
 INSTANTIATE_TEST_SUITE_P(Containerd, ShimsRootTest,
                          ::testing::Values("/usr/bin/containerd-shim-runc-v2"));
 
