@@ -85,11 +85,11 @@ void Collector::Run() {
             });
       }
     }
-    // Metadata comes and goes with upgrades: said once, not every second.
-    if (!status.ok() && !told) {
+    // Metadata comes and goes with upgrades: said once, not every second. Cancelled: by Stop.
+    if (!status.ok() && !absl::IsCancelled(status) && !told) {
       log::Info("waiting for metadata to say what is garbage", {{"reason", status}});
+      told = true;
     }
-    told = true;
   } while (PauseBeforeRetry());
 }
 

@@ -70,6 +70,7 @@ struct FakeRegistry::State {
     requests.push_back(request);
     FakeAnswer answer;
     if (interceptor && interceptor(request, &answer)) return answer;
+    answer = FakeAnswer();
     if (request.path == "/v2/") return answer;
     const std::string path = request.path.substr(std::min<size_t>(4, request.path.size()));
     auto manifest = manifests.find(path);
