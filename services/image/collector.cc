@@ -63,6 +63,8 @@ void Collector::Run() {
       status = Repair();
       repaired_ = status.ok();
     }
+    // Whatever ended the watch may have ended pulls, too.
+    if (status.ok()) status = RemoveOrphanedIngests();
     if (status.ok()) {
       absl::StatusOr<std::vector<Digest>> known = blobs_.ListBlobs();
       status = known.status();
@@ -93,10 +95,7 @@ void Collector::Run() {
   } while (PauseBeforeRetry());
 }
 
-absl::Status Collector::Repair() {
-  RETURN_IF_ERROR(EndForgottenLeases());
-  return RemoveOrphanedIngests();
-}
+absl::Status Collector::Repair() { return EndForgottenLeases(); }
 
 // Leases of pulls that a killed process was doing: what they hold may be collected now.
 absl::Status Collector::EndForgottenLeases() {
@@ -106,7 +105,7 @@ absl::Status Collector::EndForgottenLeases() {
     ASSIGN_OR_RETURN(const auto leases, metadata_.ListLeases(caller, {}));
     for (const auto& lease : leases) {
       if (lease.labels().count(kPullLeaseLabel) == 0 || OperationLease::IsOurs(lease.id())) continue;
-      const absl::Status deleted = metadata_.DeleteLease(caller, lease.id());
+      const absl::Status deleted = metadata_.DeleteLease(caller, lease.id(), /*collect=*/true);
       if (!deleted.ok() && !absl::IsNotFound(deleted)) return deleted;
       log::Info("ended the lease of an interrupted pull",
                 {{"namespace", name}, {"lease", lease.id()}});
@@ -138,9 +137,12 @@ void Collector::Remove(const Digest& digest) {
   }
   // Back in use is as good as gone.
   if (absl::IsFailedPrecondition(removed)) return;
-  log::Warning("a blob could not be removed; tried again when metadata is next asked",
+  log::Warning("a blob could not be removed; tried again soon",
                {{"digest", digest.str()}, {"error", removed}});
   (void)metadata_.ReleaseBlob(digest, false);
+  // The next watch begins after a pause, and is told of this blob again.
+  absl::MutexLock lock(&mutex_);
+  if (stop_watch_) stop_watch_();
 }
 
 absl::Status Collector::Audit(rpc::AuditReport& report) {

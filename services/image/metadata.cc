@@ -251,10 +251,11 @@ absl::StatusOr<std::string> Metadata::CreateLease(const Caller& caller, const st
   return response.lease().id();
 }
 
-absl::Status Metadata::DeleteLease(const Caller& caller, const std::string& id) {
+absl::Status Metadata::DeleteLease(const Caller& caller, const std::string& id, bool collect) {
   leases::DeleteRequest request;
   google::protobuf::Empty response;
   request.set_id(id);
+  request.set_sync(collect);
   return Unary(*stubs_->leases, &leases::Leases::Stub::Delete, caller, request, &response);
 }
 

@@ -75,7 +75,8 @@ class Metadata {
   // Leases. The id of the new one.
   absl::StatusOr<std::string> CreateLease(const Caller& caller, const std::string& id,
                                           const StringMap& labels);
-  absl::Status DeleteLease(const Caller& caller, const std::string& id);
+  // `collect`: answers when what the lease alone held is collected.
+  absl::Status DeleteLease(const Caller& caller, const std::string& id, bool collect = false);
   absl::StatusOr<std::vector<containerd::services::leases::v1::Lease>> ListLeases(
       const Caller& caller, const std::vector<std::string>& filters);
   absl::Status AddToLease(const Caller& caller, const std::string& type, const std::string& id);
