@@ -37,7 +37,8 @@ TEST_P(KilledServiceTest, ContainersGoOnAndExitsAreTold) {
   EXPECT_TRUE(Eventually(
       "[ \"$($CTL inspect -f '{{.State.Status}} {{.State.ExitCode}}' ends)\" = 'exited 33' ]"));
   EXPECT_EQ(Ctl({"exec", "runs", "echo", "alive"}).out, "alive\n");
-  EXPECT_EQ(Run({}, {"echo", "new ones start"}).out, "new ones start\n");
+  const CommandResult fresh = Run({}, {"echo", "new ones start"});
+  EXPECT_EQ(fresh.out, "new ones start\n") << fresh;
   EXPECT_EQ(Ctl({"stop", "-t", "0", "runs"}).code, 0);
   // Every number once, in order: nothing lost from the log.
   const std::vector<std::string> lines = Lines(Ctl({"logs", "runs"}).out);
