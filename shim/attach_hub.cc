@@ -37,8 +37,11 @@ void AttachHub::StartWaiting(absl::Duration patience) {
   if (!holding_ || patience_ != 0) return;
   patience_ = loop_.After(patience, [this] {
     patience_ = 0;
-    // A process that has ended holds nobody up: its last words stay for whoever comes.
-    if (exit_.has_value()) return;
+    // A process that has ended holds nobody up: its last words stay for whoever comes before it is deleted.
+    if (exit_.has_value()) {
+      process_.HubChanged();
+      return;
+    }
     holding_ = false;
     held_.clear();
     held_.shrink_to_fit();
@@ -144,6 +147,8 @@ bool AttachHub::blocked() const {
 }
 
 bool AttachHub::idle() const {
+  // Who asked for the output is on the way: a short program may have ended before they arrive.
+  if (holding_ && patience_ != 0) return false;
   return std::all_of(clients_.begin(), clients_.end(),
                      [](const auto& entry) { return entry.second.out.empty(); });
 }

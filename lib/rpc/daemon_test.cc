@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -102,7 +103,7 @@ TEST_F(DaemonTest, ServesHealthAndDebugAndStopsGracefully) {
   ASSERT_EQ(::stat(absl::StrCat(dir_.path(), "/run/task.sock").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
 
-  daemon_->RequestStop();
+  std::exchange(daemon_, nullptr)->RequestStop();
   thread_.join();
 
   EXPECT_TRUE(stopped_);

@@ -31,6 +31,8 @@ std::string RequestLease(const grpc::ServerContextBase& context) {
 
 void PrepareCall(grpc::ClientContext& context, absl::Duration timeout,
                  absl::string_view namespace_name, absl::string_view lease) {
+  // A process that is being started again answers a moment later; the deadline bounds the wait.
+  context.set_wait_for_ready(true);
   if (timeout != absl::InfiniteDuration()) {
     context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   }

@@ -71,6 +71,7 @@ class Scraper {
   static std::pair<bool, std::string> Scrape(debug::v1::Debug::Stub& stub) {
     grpc::ClientContext context;
     rpc::PrepareCall(context, kScrapeTimeout);
+    context.set_wait_for_ready(false);  // A process that is down is a fact to report, now.
     debug::v1::MetricsResponse response;
     const bool up = stub.Metrics(&context, {}, &response).ok();
     return {up, response.text()};
