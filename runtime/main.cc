@@ -30,7 +30,7 @@ const std::vector<OptionSpec>& GlobalOptions() {
       {"root", 0, O::kValue},           {"log", 0, O::kValue},
       {"log-format", 0, O::kValue},     {"log-level", 0, O::kValue},
       {"debug", 0, O::kFlag},           {"systemd-cgroup", 0, O::kFlag},
-      {"cgroup-manager", 0, O::kValue}, {"rootless", 0, O::kFlag},
+      {"cgroup-manager", 0, O::kValue}, {"rootless", 0, O::kOptionalValue},
       {"version", 'v', O::kFlag},       {"help", 'h', O::kFlag},
       {"criu", 0, O::kValue, true}};
   return *options;
@@ -97,9 +97,12 @@ absl::Status ReadGlobal(const Arguments& arguments, Global* global, Report* repo
                                                      "' is not cgroupfs, systemd or disabled"));
     }
   }
-  if (arguments.Has("rootless") && arguments.Value("rootless") != "auto") {
-    global->rootless = arguments.IsSet("rootless");
+  const std::string rootless = arguments.Has("rootless") ? arguments.Value("rootless") : "auto";
+  if (rootless != "true" && rootless != "false" && rootless != "auto") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rootless: '", EscapeForTerminal(rootless), "' is not true, false or auto"));
   }
+  if (rootless != "auto") global->rootless = rootless == "true";
   return absl::OkStatus();
 }
 

@@ -78,7 +78,7 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<OptionSpec>& options,
         const OptionSpec* one = FindOption(options, letters.substr(0, 1));
         if (one == nullptr || one->letter == 0) {
           understood = false;
-        } else if (one->kind == OptionSpec::kFlag) {
+        } else if (one->kind != OptionSpec::kValue) {
           arguments.given_.push_back({one->name, "true"});
           letters.remove_prefix(1);
         } else {

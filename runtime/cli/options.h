@@ -13,7 +13,8 @@ namespace gantry::runtime {
 struct OptionSpec {
   const char* name;        // Long name without dashes: "bundle".
   char letter;             // One-letter form, or 0.
-  enum Kind { kFlag, kValue } kind;  // A flag may be given as --x, --x=true or --x=false.
+  // A flag may be given as --x, --x=true or --x=false; an optional value as --x ("true") or --x=v.
+  enum Kind { kFlag, kValue, kOptionalValue } kind;
   bool ignored = false;    // Known, without effect.
 };
 

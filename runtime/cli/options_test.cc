@@ -15,7 +15,8 @@ const std::vector<OptionSpec>& Options() {
   static const auto* options = new std::vector<OptionSpec>{{"bundle", 'b', OptionSpec::kValue},
                                                            {"detach", 'd', OptionSpec::kFlag},
                                                            {"tty", 't', OptionSpec::kFlag},
-                                                           {"env", 'e', OptionSpec::kValue}};
+                                                           {"env", 'e', OptionSpec::kValue},
+                                                           {"rootless", 0, OptionSpec::kOptionalValue}};
   return *options;
 }
 
@@ -44,6 +45,14 @@ TEST(OptionsTest, FlagsMayBeTurnedOff) {
   EXPECT_FALSE(arguments->IsSet("tty"));
   EXPECT_TRUE(arguments->IsSet("detach"));
   EXPECT_FALSE(ParseArguments(Options(), {"--tty=maybe"}).ok());
+}
+
+TEST(OptionsTest, AnOptionalValueNeedsTheEqualsSign) {
+  auto bare = ParseArguments(Options(), {"--rootless", "id"});
+  ASSERT_OK(bare);
+  EXPECT_EQ(bare->Value("rootless"), "true");
+  EXPECT_THAT(bare->operands(), ElementsAre("id"));
+  EXPECT_EQ(ParseArguments(Options(), {"--rootless=auto"})->Value("rootless"), "auto");
 }
 
 TEST(OptionsTest, WordsAfterTheIdBelongToTheProgram) {

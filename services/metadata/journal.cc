@@ -168,6 +168,8 @@ absl::StatusOr<std::vector<Journal::Entry>> Journal::Read(uint64_t after, size_t
 void Journal::AddFollower(Follower* follower) {
   absl::MutexLock lock(&mutex_);
   followers_.insert(follower);
+  // Clients that the stop sent away subscribe again at once, on connections that still live.
+  if (stopped_) return follower->OnStop();
   absl::MutexLock news(&news_mutex_);
   changed_ = true;
 }
@@ -195,6 +197,7 @@ void Journal::Loop() {
     }
     absl::MutexLock lock(&mutex_);
     for (Follower* follower : followers_) stopping ? follower->OnStop() : follower->OnNews();
+    stopped_ = stopping;
     if (stopping) return;
   }
 }

@@ -38,7 +38,8 @@ class Journal {
     uint64_t last = 0;
   };
 
-  // One reader that waits for news. Calls come from the journal's thread and must not block.
+  // One reader that waits for news. Calls come from the journal's thread, or from AddFollower when
+  // the journal has stopped, and must not block.
   class Follower {
    public:
     virtual ~Follower() = default;
@@ -72,6 +73,7 @@ class Journal {
   Database& database_;
   absl::Mutex mutex_;  // Held while followers are called.
   std::set<Follower*> followers_ ABSL_GUARDED_BY(mutex_);
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;  // All followers have been told.
 
   absl::Mutex news_mutex_;  // After mutex_.
   uint64_t newest_ ABSL_GUARDED_BY(news_mutex_) = 0;

@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "containerd/events/events.pb.h"
 #include "services/metadata/objects.h"
 #include "services/metadata/testing/house_test.h"
@@ -117,6 +118,27 @@ TEST_F(JournalTest, FiltersSeeNamespaceTopicAndTheTextOfTheEvent) {
   EXPECT_TRUE(Matches("event.labels.a.b==c", exit));
   exit.mutable_event()->set_type_url("unknown.Type");
   EXPECT_FALSE(Matches("event.labels.a.b==c", exit));
+}
+
+// Who was sent away by the stop may come back on the same connection before the server is down.
+TEST_F(JournalTest, AStopIsToldToThoseWhoComeLaterToo) {
+  class Listener final : public Journal::Follower {
+   public:
+    void OnNews() override {}
+    void OnStop() override { told.Notify(); }
+    absl::Notification told;
+  };
+  Listener before;
+  Listener later;
+  house_->journal.AddFollower(&before);
+
+  house_->journal.Stop();
+  house_->journal.AddFollower(&later);
+
+  EXPECT_TRUE(before.told.HasBeenNotified());
+  EXPECT_TRUE(later.told.HasBeenNotified());
+  house_->journal.RemoveFollower(&before);
+  house_->journal.RemoveFollower(&later);
 }
 
 }  // namespace

@@ -207,6 +207,11 @@ int Main(int argc, char** argv) {
   for (int round = 0; round < rounds; ++round) bench.Round(round);
   bench.Print();
   for (const Runtime& runtime : runtimes) (void)sys::RemoveTree(runtime.root);
+  // The parent of the containers' cgroups, which no runtime takes for its own.
+  ::rmdir("/sys/fs/cgroup/gantry-bench");
+  for (const std::string& name : sys::ListDirectory("/sys/fs/cgroup").value_or(std::vector<std::string>())) {
+    ::rmdir(absl::StrCat("/sys/fs/cgroup/", name, "/gantry-bench").c_str());
+  }
   return 0;
 }
 
