@@ -37,8 +37,7 @@ absl::StatusOr<bool> ParseTruth(absl::string_view flag, absl::string_view text) 
   if (word == "true" || word == "1" || word == "t") return true;
   if (word == "false" || word == "0" || word == "f") return false;
   return absl::InvalidArgumentError(absl::StrCat("invalid value '", EscapeForTerminal(text),
-                                                 "' of the switch ", flag,
-                                                 ": use true or false"));
+                                                 "' of the switch ", flag, ": use true or false"));
 }
 
 std::string CountText(const CommandSpec& command) {
@@ -248,8 +247,7 @@ std::string HelpText(const CommandSpec& command) {
     if (flag.help[0] == '\0') continue;
     std::string left = flag.letter != 0 ? absl::StrCat("  -", std::string(1, flag.letter), ", ")
                                         : std::string("      ");
-    absl::StrAppend(&left, "--", flag.name, flag.value_name[0] != '\0' ? " " : "",
-                    flag.value_name);
+    absl::StrAppend(&left, "--", flag.name, flag.value_name[0] != '\0' ? " " : "", flag.value_name);
     width = std::max(width, left.size());
     lines.emplace_back(std::move(left), &flag);
   }

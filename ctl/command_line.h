@@ -2,11 +2,12 @@
 // somebody typed (Arguments).
 //
 // Rules: `--flag value`, `--flag=value`, `-f value`, `-fvalue`, `-f=value`; short switches combine
-// (`-dit`); a switch may say `=true` or `=false`; `--` ends the flags; flags may stand anywhere unless
-// the command says that they stop at its first argument (run, create, exec). `--help` and, unless the
-// command has a -h of its own, `-h` ask for help.
+// (`-dit`); a switch may say `=true` or `=false`; `--` ends the flags; flags may stand anywhere
+// unless the command says that they stop at its first argument (run, create, exec). `--help` and,
+// unless the command has a -h of its own, `-h` ask for help.
 //
-// Own code rather than CLI11: the tables cost nothing at start, and every rule above is ours to test.
+// Own code rather than CLI11: the tables cost nothing at start, and every rule above is ours to
+// test.
 #pragma once
 
 #include <functional>
@@ -30,8 +31,8 @@ struct FlagSpec {
   const char* name;  // Without the dashes.
   char letter;       // 0: none.
   FlagKind kind;
-  const char* value_name;  // "string", "bytes" …; "" for a switch.
-  const char* help;        // "": an alias or an old name, left out of the help.
+  const char* value_name;            // "string", "bytes" …; "" for a switch.
+  const char* help;                  // "": an alias or an old name, left out of the help.
   const char* stands_for = nullptr;  // The name whose value this sets, for an alias.
 };
 
@@ -68,13 +69,13 @@ struct CommandSpec {
   int (*run)(Context& context, const Arguments& arguments);
 };
 
-// Errors: InvalidArgument — an unknown flag (naming the nearest), a missing or unwanted value, a wrong
-// number of arguments. With help_wanted() the arguments are not counted.
+// Errors: InvalidArgument — an unknown flag (naming the nearest), a missing or unwanted value, a
+// wrong number of arguments. With help_wanted() the arguments are not counted.
 absl::StatusOr<Arguments> ParseCommandLine(const CommandSpec& command,
                                            absl::Span<const std::string> words);
 
-// The candidate that `word` was probably meant to be: at most a third of it (and never more than three
-// letters) must change. Empty when there is none.
+// The candidate that `word` was probably meant to be: at most a third of it (and never more than
+// three letters) must change. Empty when there is none.
 std::string NearestWord(absl::string_view word, const std::vector<absl::string_view>& candidates);
 
 // The text of `gantryctl COMMAND --help`.

@@ -28,8 +28,8 @@ constexpr FlagSpec kFlags[] = {
 };
 int DoNothing(Context&, const Arguments&) { return 0; }
 constexpr CommandSpec kRun = {"run", "IMAGE", "Run", kFlags, 1, -1, true, "", DoNothing};
-constexpr CommandSpec kList = {"list", "", "List", absl::Span<const FlagSpec>(kFlags, 1), 0, 2,
-                               false, "", DoNothing};
+constexpr CommandSpec kList = {"list", "", "List",   absl::Span<const FlagSpec>(kFlags, 1), 0, 2,
+                               false,  "", DoNothing};
 
 absl::StatusOr<Arguments> Parse(const CommandSpec& command, absl::string_view line) {
   const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
@@ -79,12 +79,14 @@ TEST(CommandLineTest, SwitchesTakeTruthOnlyWithAnEqualsSign) {
 }
 
 TEST(CommandLineTest, UnknownFlagsNameTheNearest) {
-  EXPECT_THAT(Parse(kRun, "--detahc x"),
-              Fails(absl::StatusCode::kInvalidArgument, "unknown flag: --detahc; did you mean --detach?"));
-  EXPECT_THAT(Parse(kRun, "--zzzzzz x"), Fails(absl::StatusCode::kInvalidArgument, "unknown flag: --zzzzzz"));
+  EXPECT_THAT(Parse(kRun, "--detahc x"), Fails(absl::StatusCode::kInvalidArgument,
+                                               "unknown flag: --detahc; did you mean --detach?"));
+  EXPECT_THAT(Parse(kRun, "--zzzzzz x"),
+              Fails(absl::StatusCode::kInvalidArgument, "unknown flag: --zzzzzz"));
   EXPECT_THAT(Parse(kRun, "-dz x"),
               Fails(absl::StatusCode::kInvalidArgument, "unknown shorthand flag: 'z' in -dz"));
-  EXPECT_THAT(Parse(kRun, "-p"), Fails(absl::StatusCode::kInvalidArgument, "flag needs an argument: -p"));
+  EXPECT_THAT(Parse(kRun, "-p"),
+              Fails(absl::StatusCode::kInvalidArgument, "flag needs an argument: -p"));
 }
 
 TEST(CommandLineTest, HelpIsNoErrorAndCountsNothing) {

@@ -7,8 +7,8 @@
 
 namespace gantry::ctl {
 
-// A buffered descriptor, or a string for tests. Ends the program silently with 141 when the reader of
-// a pipe has gone, as `gantryctl logs C | head` should. Thread-compatible.
+// A buffered descriptor, or a string for tests. Ends the program silently with 141 when the reader
+// of a pipe has gone, as `gantryctl logs C | head` should. Thread-compatible.
 class Output {
  public:
   explicit Output(int fd) : fd_(fd) {}

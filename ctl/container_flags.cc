@@ -111,8 +111,8 @@ constexpr size_t kOnlyRun = 5;
 static_assert(std::size(kRunFlags) > kOnlyRun);
 
 absl::Status Invalid(absl::string_view flag, absl::string_view value, absl::string_view remedy) {
-  return absl::InvalidArgumentError(absl::StrCat("invalid value '", EscapeForTerminal(value),
-                                                 "' of --", flag, ": ", remedy));
+  return absl::InvalidArgumentError(
+      absl::StrCat("invalid value '", EscapeForTerminal(value), "' of --", flag, ": ", remedy));
 }
 
 // A whole number of the range, if the flag was given.
@@ -132,8 +132,8 @@ absl::Status Read(const Arguments& arguments, absl::string_view flag, int64_t le
 absl::Status ReadBytes(const Arguments& arguments, absl::string_view flag,
                        const std::function<void(int64_t)>& set) {
   if (!arguments.Has(flag)) return absl::OkStatus();
-  ASSIGN_OR_RETURN(int64_t bytes, Annotate(ParseBytes(arguments.Text(flag)),
-                                           absl::StrCat("--", flag)));
+  ASSIGN_OR_RETURN(int64_t bytes,
+                   Annotate(ParseBytes(arguments.Text(flag)), absl::StrCat("--", flag)));
   set(bytes);
   return absl::OkStatus();
 }
@@ -153,7 +153,8 @@ void ReadList(const Arguments& arguments, absl::string_view flag, Repeated* list
 }
 
 absl::Status BuildResources(const Arguments& arguments, engine::v1::Resources* resources) {
-  RETURN_IF_ERROR(ReadBytes(arguments, "memory", [&](int64_t v) { resources->set_memory_bytes(v); }));
+  RETURN_IF_ERROR(
+      ReadBytes(arguments, "memory", [&](int64_t v) { resources->set_memory_bytes(v); }));
   RETURN_IF_ERROR(ReadBytes(arguments, "memory-reservation",
                             [&](int64_t v) { resources->set_memory_reservation_bytes(v); }));
   if (arguments.Text("memory-swap") == "-1") {
@@ -164,7 +165,8 @@ absl::Status BuildResources(const Arguments& arguments, engine::v1::Resources* r
   }
   if (arguments.Has("cpus")) {
     if (arguments.Has("cpu-quota") || arguments.Has("cpu-period")) {
-      return absl::InvalidArgumentError("--cpus cannot be combined with --cpu-quota or --cpu-period");
+      return absl::InvalidArgumentError(
+          "--cpus cannot be combined with --cpu-quota or --cpu-period");
     }
     ASSIGN_OR_RETURN(int64_t nano, ParseNanoCpus(arguments.Text("cpus")));
     resources->set_nano_cpus(nano);
@@ -230,9 +232,8 @@ absl::Status BuildMounts(const Arguments& arguments, ContainerConfig* config) {
     ASSIGN_OR_RETURN(*config->add_mounts(), ParseTmpfs(text));
   }
   ReadList(arguments, "volumes-from", config->mutable_volumes_from());
-  return ReadBytes(arguments, "shm-size", [&](int64_t v) {
-    config->set_shm_size_bytes(static_cast<uint64_t>(v));
-  });
+  return ReadBytes(arguments, "shm-size",
+                   [&](int64_t v) { config->set_shm_size_bytes(static_cast<uint64_t>(v)); });
 }
 
 // `seccomp=FILE` names a file of the caller: its content travels, since the engine may not see it.

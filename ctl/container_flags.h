@@ -19,8 +19,8 @@ absl::Span<const FlagSpec> RunFlags();
 
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string&)>;
 
-// Image, command and flags as the engine wants them. `-e NAME` without a value takes the caller's, and
-// is left out when the caller has none. Errors: InvalidArgument — a value that is not right.
+// Image, command and flags as the engine wants them. `-e NAME` without a value takes the caller's,
+// and is left out when the caller has none. Errors: InvalidArgument — a value that is not right.
 absl::StatusOr<engine::v1::ContainerConfig> BuildConfig(const Arguments& arguments,
                                                         const EnvironmentLookup& environment);
 

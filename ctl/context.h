@@ -44,11 +44,12 @@ class Context {
   // A line on stderr.
   void Note(absl::string_view line);
 
-  // "gantryctl: ATTEMPT: why", and a hint where we know one (E.10). Answers kExitFailed, for `return`.
+  // "gantryctl: ATTEMPT: why", and a hint where we know one (E.10). Answers kExitFailed, for
+  // `return`.
   int Fail(absl::string_view attempt, const absl::Status& status);
 
-  // Does `action` with every name; prints the name after success (when `echo`), the error otherwise,
-  // and goes on. kExitFailed when one failed. `attempt` is "stop", "remove" …
+  // Does `action` with every name; prints the name after success (when `echo`), the error
+  // otherwise, and goes on. kExitFailed when one failed. `attempt` is "stop", "remove" …
   int ForEach(const std::vector<std::string>& names, absl::string_view attempt, bool echo,
               const std::function<absl::Status(const std::string&)>& action);
 

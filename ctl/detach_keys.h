@@ -20,8 +20,8 @@ class DetachWatch {
  public:
   explicit DetachWatch(std::string keys) : keys_(std::move(keys)) {}
 
-  // Appends to `forward` what the program may see; a beginning of the sequence is held back until the
-  // next byte tells. True: the sequence is complete; what follows it is not looked at.
+  // Appends to `forward` what the program may see; a beginning of the sequence is held back until
+  // the next byte tells. True: the sequence is complete; what follows it is not looked at.
   bool Feed(absl::string_view typed, std::string* forward);
 
  private:

@@ -1,5 +1,5 @@
-// Containers, images and volumes as `docker inspect` shows them: Docker's keys, Docker's order, what is
-// ours alone under "Gantry" (E.4).
+// Containers, images and volumes as `docker inspect` shows them: Docker's keys, Docker's order,
+// what is ours alone under "Gantry" (E.4).
 #pragma once
 
 #include "ctl/value.h"

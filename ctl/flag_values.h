@@ -49,8 +49,8 @@ std::pair<std::string, std::string> SplitPair(absl::string_view text);
 // Lines of an env or label file: comments (#) and empty lines left out.
 absl::StatusOr<std::vector<std::string>> ReadPairsFile(const std::string& path);
 
-// A moment as `logs --since` and `events` take it: RFC 3339 (with or without zone, or a date alone),
-// seconds since 1970, or an age ("42m", "1h30m") before `now`.
+// A moment as `logs --since` and `events` take it: RFC 3339 (with or without zone, or a date
+// alone), seconds since 1970, or an age ("42m", "1h30m") before `now`.
 absl::StatusOr<absl::Time> ParseMoment(absl::string_view text, absl::Time now);
 
 // "10" seconds. Negative: no limit, as far as anybody will wait.

@@ -26,7 +26,8 @@ TEST(ParseBytesTest, KnowsUnits) {
   EXPECT_EQ(*ParseBytes("1.5g"), 3LL << 29);
   EXPECT_EQ(*ParseBytes("2GiB"), 2LL << 30);
   EXPECT_EQ(*ParseBytes("3MB"), 3 << 20);
-  for (const char* bad : {"", "many", "-1", "1x", "1e3", "0x10", "inf", "nan", "99999999999g", "m", "1..5"}) {
+  for (const char* bad :
+       {"", "many", "-1", "1x", "1e3", "0x10", "inf", "nan", "99999999999g", "m", "1..5"}) {
     EXPECT_THAT(ParseBytes(bad), Fails(kInvalid, "invalid size")) << bad;
   }
 }
@@ -92,8 +93,9 @@ TEST(ParseMountTest, KnowsItsKeys) {
   ASSERT_OK(tmpfs);
   EXPECT_EQ(tmpfs->tmpfs_size_bytes(), 1u << 20);
   EXPECT_EQ(tmpfs->tmpfs_mode(), 01777u);
-  for (const char* bad : {"type=cloud,target=/a", "type=bind,target=/b", "target=b", "nope=1,target=/a",
-                          "type=tmpfs,source=/a,target=/b", "type=tmpfs,target=/b,tmpfs-mode=9"}) {
+  for (const char* bad :
+       {"type=cloud,target=/a", "type=bind,target=/b", "target=b", "nope=1,target=/a",
+        "type=tmpfs,source=/a,target=/b", "type=tmpfs,target=/b,tmpfs-mode=9"}) {
     EXPECT_THAT(ParseMount(bad), Fails(kInvalid, "")) << bad;
   }
 }
@@ -153,12 +155,46 @@ absl::StatusOr<engine::v1::ContainerConfig> Config(std::vector<std::string> word
 }
 
 TEST(BuildConfigTest, TakesEverythingTogether) {
-  const auto config =
-      Config({"-it", "--rm", "--name", "web", "-e", "A=1", "-e", "HOME", "-e", "UNSET", "-m", "64m",
-              "--cpus", "1.5", "--pids-limit", "100", "-p", "80:80", "--expose", "90-91/udp", "-u",
-              "1:2", "-w", "/w", "-l", "a=b", "--sysctl", "net.x=1", "--add-host", "h:::1",
-              "--entrypoint", "", "--security-opt", "seccomp=unconfined", "--memory-swap", "-1",
-              "busybox", "sh", "-c", "x"});
+  const auto config = Config({"-it",
+                              "--rm",
+                              "--name",
+                              "web",
+                              "-e",
+                              "A=1",
+                              "-e",
+                              "HOME",
+                              "-e",
+                              "UNSET",
+                              "-m",
+                              "64m",
+                              "--cpus",
+                              "1.5",
+                              "--pids-limit",
+                              "100",
+                              "-p",
+                              "80:80",
+                              "--expose",
+                              "90-91/udp",
+                              "-u",
+                              "1:2",
+                              "-w",
+                              "/w",
+                              "-l",
+                              "a=b",
+                              "--sysctl",
+                              "net.x=1",
+                              "--add-host",
+                              "h:::1",
+                              "--entrypoint",
+                              "",
+                              "--security-opt",
+                              "seccomp=unconfined",
+                              "--memory-swap",
+                              "-1",
+                              "busybox",
+                              "sh",
+                              "-c",
+                              "x"});
   ASSERT_OK(config);
   EXPECT_TRUE(config->tty() && config->open_stdin() && config->auto_remove());
   EXPECT_THAT(config->env(), ElementsAre("A=1", "HOME=/root"));
@@ -174,11 +210,18 @@ TEST(BuildConfigTest, TakesEverythingTogether) {
 }
 
 TEST(BuildConfigTest, RefusesWhatCannotBe) {
-  for (const std::vector<std::string>& bad : std::vector<std::vector<std::string>>{
-           {"--rm", "--restart", "always"}, {"--cpus", "1", "--cpu-quota", "5"},
-           {"-e", ""}, {"-e", "=x"}, {"--pids-limit", "many"}, {"--blkio-weight", "5000"},
-           {"--oom-score-adj", "-2000"}, {"--add-host", "h"}, {"--expose", "1:2"},
-           {"--env-file", "/no/such"}, {"--security-opt", "seccomp=/no/such"}}) {
+  for (const std::vector<std::string>& bad :
+       std::vector<std::vector<std::string>>{{"--rm", "--restart", "always"},
+                                             {"--cpus", "1", "--cpu-quota", "5"},
+                                             {"-e", ""},
+                                             {"-e", "=x"},
+                                             {"--pids-limit", "many"},
+                                             {"--blkio-weight", "5000"},
+                                             {"--oom-score-adj", "-2000"},
+                                             {"--add-host", "h"},
+                                             {"--expose", "1:2"},
+                                             {"--env-file", "/no/such"},
+                                             {"--security-opt", "seccomp=/no/such"}}) {
     std::vector<std::string> words = bad;
     words.push_back("busybox");
     EXPECT_FALSE(Config(words).ok()) << bad[0];
@@ -199,7 +242,8 @@ TEST(BuildConfigTest, ReadsFilesOfTheCaller) {
   EXPECT_EQ(config->labels().at("B"), "x y");
   EXPECT_EQ(config->security_opt(0), "seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}");
   ASSERT_OK(sys::WriteFileAtomically(env, "bad name=1\n"));
-  EXPECT_THAT(Config({"--env-file", env, "busybox"}), Fails(kInvalid, "does not begin with a name"));
+  EXPECT_THAT(Config({"--env-file", env, "busybox"}),
+              Fails(kInvalid, "does not begin with a name"));
   ASSERT_OK(sys::WriteFileAtomically(profile, "{"));
   EXPECT_FALSE(Config({"--security-opt", "seccomp=" + profile, "busybox"}).ok());
 }

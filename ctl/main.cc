@@ -50,7 +50,8 @@ int Help(Context& context, absl::Span<const std::string> words) {
   } else if (!group.empty()) {
     PrintText(context, group);
   } else {
-    return context.Fail("", absl::NotFoundError(absl::StrCat("there is no command '", words[0], "'")));
+    return context.Fail("",
+                        absl::NotFoundError(absl::StrCat("there is no command '", words[0], "'")));
   }
   return kExitOk;
 }

@@ -122,10 +122,10 @@ std::string PortsText(const engine::v1::ContainerSummary& container) {
            ports[end].container_port() == ports[end - 1].container_port() + 1) {
       ++end;
     }
-    texts.push_back(absl::StrCat(
-        ListenAddress(ports[i]), ":", Range(ports[i].host_port(), ports[end - 1].host_port()), "->",
-        Range(ports[i].container_port(), ports[end - 1].container_port()), "/",
-        ports[i].protocol()));
+    texts.push_back(absl::StrCat(ListenAddress(ports[i]), ":",
+                                 Range(ports[i].host_port(), ports[end - 1].host_port()), "->",
+                                 Range(ports[i].container_port(), ports[end - 1].container_port()),
+                                 "/", ports[i].protocol()));
     i = end;
   }
   for (const std::string& port : container.exposed_ports()) texts.push_back(port);

@@ -22,7 +22,8 @@ NameParts SplitName(absl::string_view familiar_name);
 
 absl::Time ToTime(const google::protobuf::Timestamp& timestamp);
 
-// "Up 3 minutes", "Up 3 minutes (Paused)", "Exited (0) 5 minutes ago", "Created" … as in `docker ps`.
+// "Up 3 minutes", "Up 3 minutes (Paused)", "Exited (0) 5 minutes ago", "Created" … as in `docker
+// ps`.
 std::string StatusText(const engine::v1::ContainerState& state, absl::Time now);
 
 // "running", "exited" … as in inspect.

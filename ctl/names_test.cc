@@ -78,11 +78,12 @@ TEST(DetailsTest, ContainersHaveDockersKeysInDockersOrder) {
   const Value value = ContainerValue(details, false);
   std::vector<std::string> keys;
   for (const auto& [key, member] : value.members()) keys.push_back(key);
-  EXPECT_THAT(keys, ::testing::ElementsAre(
-                        "Id", "Created", "Path", "Args", "State", "Image", "ResolvConfPath",
-                        "HostnamePath", "HostsPath", "LogPath", "Name", "RestartCount", "Driver",
-                        "Platform", "MountLabel", "ProcessLabel", "AppArmorProfile", "ExecIDs",
-                        "HostConfig", "GraphDriver", "Mounts", "Config", "NetworkSettings", "Gantry"));
+  EXPECT_THAT(
+      keys, ::testing::ElementsAre("Id", "Created", "Path", "Args", "State", "Image",
+                                   "ResolvConfPath", "HostnamePath", "HostsPath", "LogPath", "Name",
+                                   "RestartCount", "Driver", "Platform", "MountLabel",
+                                   "ProcessLabel", "AppArmorProfile", "ExecIDs", "HostConfig",
+                                   "GraphDriver", "Mounts", "Config", "NetworkSettings", "Gantry"));
   EXPECT_EQ(value.Find("Name")->text(), "/web");
   EXPECT_EQ(value.Find("Created")->text(), "0001-01-01T00:00:00Z") << "Docker's never";
   EXPECT_TRUE(value.Find("State")->Find("Paused")->IsTrue());

@@ -53,7 +53,8 @@ std::string ProgressBar(uint64_t done, uint64_t total, size_t width) {
       total > 0 ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total)) : 0.0;
   const size_t filled = static_cast<size_t>(share * static_cast<double>(width));
   if (filled >= width) return absl::StrCat("[", std::string(width, '='), "]");
-  return absl::StrCat("[", std::string(filled, '='), ">", std::string(width - filled - 1, ' '), "]");
+  return absl::StrCat("[", std::string(filled, '='), ">", std::string(width - filled - 1, ' '),
+                      "]");
 }
 
 std::string PullRenderer::Line(const Layer& layer) const {
@@ -61,7 +62,8 @@ std::string PullRenderer::Line(const Layer& layer) const {
   std::string line = absl::StrCat(EscapeForTerminal(ShortDigest(progress.digest())), ": ",
                                   StateText(progress.state()));
   if (!in_place_ || !HasBar(progress.state())) return line;
-  const size_t width = columns_ > kBesideBar ? std::min<size_t>(columns_ - kBesideBar, kBarWidth) : 0;
+  const size_t width =
+      columns_ > kBesideBar ? std::min<size_t>(columns_ - kBesideBar, kBarWidth) : 0;
   absl::StrAppend(&line, " ");
   if (width >= 10) {
     absl::StrAppend(&line, ProgressBar(progress.done_bytes(), progress.total_bytes(), width), " ");
@@ -87,7 +89,8 @@ void PullRenderer::Draw(size_t index) {
 
 void PullRenderer::Update(const image::v1::PullProgress& progress) {
   if (!progress.status().empty()) {
-    // A status line after layers would break the arithmetic of the cursor; there is none in practice.
+    // A status line after layers would break the arithmetic of the cursor; there is none in
+    // practice.
     if (layers_.empty() || !in_place_) {
       output_.Write(absl::StrCat(EscapeForTerminal(progress.status()), "\n"));
     }
@@ -108,10 +111,10 @@ void PullRenderer::Update(const image::v1::PullProgress& progress) {
 }
 
 std::string PullRenderer::Summary(const image::v1::PullDone& done) {
-  return absl::StrCat("Digest: ", EscapeForTerminal(done.digest()), "\nStatus: ",
-                      done.up_to_date() ? "Image is up to date for "
-                                        : "Downloaded newer image for ",
-                      EscapeForTerminal(done.name()), "\n", EscapeForTerminal(done.name()), "\n");
+  return absl::StrCat(
+      "Digest: ", EscapeForTerminal(done.digest()),
+      "\nStatus: ", done.up_to_date() ? "Image is up to date for " : "Downloaded newer image for ",
+      EscapeForTerminal(done.name()), "\n", EscapeForTerminal(done.name()), "\n");
 }
 
 }  // namespace gantry::ctl

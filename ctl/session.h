@@ -1,8 +1,8 @@
 // A person (or a script) joined to the streams of a process: run, start -a, attach and exec.
 //
-// Bytes go straight between our descriptors and the shim (docs/formats/attach.md). With a terminal it
-// is in raw mode, its size follows the window, and the detach keys leave. Without one, signals that
-// reach us are handed to the process, and the two output streams stay apart.
+// Bytes go straight between our descriptors and the shim (docs/formats/attach.md). With a terminal
+// it is in raw mode, its size follows the window, and the detach keys leave. Without one, signals
+// that reach us are handed to the process, and the two output streams stay apart.
 #pragma once
 
 #include <functional>

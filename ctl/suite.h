@@ -22,9 +22,9 @@ inline constexpr char kDefaultNamespace[] = "gantry";
 inline constexpr absl::Duration kQuickCall = absl::Seconds(30);
 inline constexpr absl::Duration kSlowCall = absl::Minutes(5);
 
-// The directory of sockets that a host names: "unix:///run/gantry/gantry.sock", "unix:///run/gantry",
-// or either without the scheme; empty: the default. Errors: InvalidArgument — another scheme, or a
-// relative path.
+// The directory of sockets that a host names: "unix:///run/gantry/gantry.sock",
+// "unix:///run/gantry", or either without the scheme; empty: the default. Errors: InvalidArgument —
+// another scheme, or a relative path.
 absl::StatusOr<std::string> ParseHost(absl::string_view host);
 
 // A call that streams, and the connection it has to itself.
@@ -45,8 +45,8 @@ class Suite {
                     const google::protobuf::MessageLite& request,
                     google::protobuf::MessageLite* response, absl::Duration timeout = kQuickCall);
 
-  // Opens a streaming call on a connection of its own and sends `request` (unless it is null, when the
-  // caller sends). Errors as Call.
+  // Opens a streaming call on a connection of its own and sends `request` (unless it is null, when
+  // the caller sends). Errors as Call.
   absl::StatusOr<Stream> Open(absl::string_view process, absl::string_view method,
                               const google::protobuf::MessageLite* request,
                               absl::Duration timeout = absl::InfiniteDuration());

@@ -12,8 +12,8 @@
 
 namespace gantry::ctl {
 
-// Rows of cells as aligned lines: columns are three spaces apart and at least ten wide, the last one is
-// not padded, nothing is cut to the terminal (E.9). Widths count characters, not bytes.
+// Rows of cells as aligned lines: columns are three spaces apart and at least ten wide, the last
+// one is not padded, nothing is cut to the terminal (E.9). Widths count characters, not bytes.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 
 // What a list command can print.
@@ -29,7 +29,8 @@ struct Listing {
 
 // The listing as `format` says: "" or "table" the ordinary table, "json" one object a line, "table
 // TEMPLATE" a table of the template's columns (separated by tabs, a literal \t included), else a
-// template a row. `quiet` prints ids, unless a format is given. Errors: InvalidArgument — the template.
+// template a row. `quiet` prints ids, unless a format is given. Errors: InvalidArgument — the
+// template.
 absl::StatusOr<std::string> FormatListing(const Listing& listing, absl::string_view format,
                                           bool quiet);
 

@@ -50,7 +50,8 @@ template <size_t N>
 absl::StatusOr<uint64_t> Number(const char (&field)[N]) {
   uint64_t number = 0;
   if ((static_cast<uint8_t>(field[0]) & 0x80) != 0) {
-    if (static_cast<uint8_t>(field[0]) == 0xFF) return 0;  // Negative: only times are, and harmless.
+    if (static_cast<uint8_t>(field[0]) == 0xFF)
+      return 0;  // Negative: only times are, and harmless.
     number = static_cast<uint8_t>(field[0]) & 0x7F;
     for (size_t i = 1; i < N; ++i) {
       if (number >> 55 != 0) return absl::InvalidArgumentError("archive has a number too large");

@@ -1,4 +1,5 @@
-// Tar archives for `cp`: a stream of entries read or written, and trees of files made from or into one.
+// Tar archives for `cp`: a stream of entries read or written, and trees of files made from or into
+// one.
 //
 // Read: ustar, pax extended headers, GNU long names and base-256 numbers. Written: ustar, with pax
 // headers where a name or size does not fit. Extraction never leaves its directory, whatever the

@@ -1,7 +1,7 @@
 #include "ctl/tar.h"
 
-#include <sys/stat.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -128,11 +128,12 @@ TEST_F(TarTest, TarUnderstandsUsAndWeUnderstandTar) {
   ASSERT_OK(sys::MakeDirectories(In("tree/sub")));
   ASSERT_OK(sys::WriteFileAtomically(In("tree/sub/" + name), "hello"));
   ASSERT_OK(sys::WriteFileAtomically(In("ours.tar"), Pack(In("tree"), "tree")));
-  const std::string list = absl::StrCat("tar -tf ", In("ours.tar"), " | grep -q 'tree/sub/", name, "$'");
+  const std::string list =
+      absl::StrCat("tar -tf ", In("ours.tar"), " | grep -q 'tree/sub/", name, "$'");
   EXPECT_EQ(::system(list.c_str()), 0);
   for (const char* format : {"gnu", "pax"}) {
-    const std::string make = absl::StrCat("tar -C ", root_, " --format=", format, " -cf ",
-                                          In("theirs.tar"), " tree");
+    const std::string make =
+        absl::StrCat("tar -C ", root_, " --format=", format, " -cf ", In("theirs.tar"), " tree");
     ASSERT_EQ(::system(make.c_str()), 0);
     ASSERT_OK(sys::RemoveTree(In("out/tree")));
     const auto result = Unpack(*sys::ReadFile(In("theirs.tar")));
@@ -142,8 +143,8 @@ TEST_F(TarTest, TarUnderstandsUsAndWeUnderstandTar) {
 }
 
 TEST_F(TarTest, TheTopCanBeRenamedOrDropped) {
-  const std::string archive = Archive({Entry(kDirectory, "a/", "", 0755), Entry(kFile, "a/f"),
-                                       Entry(kHardLink, "a/g", "a/f")});
+  const std::string archive = Archive(
+      {Entry(kDirectory, "a/", "", 0755), Entry(kFile, "a/f"), Entry(kHardLink, "a/g", "a/f")});
   UnpackOptions options;
   options.top = "b";
   ASSERT_OK(Unpack(archive, options));
@@ -167,24 +168,24 @@ TEST_F(TarTest, HostileNamesStayInside) {
 TEST_F(TarTest, HostileLinksAreNotFollowedOut) {
   ASSERT_OK(sys::MakeDirectories(In("outside")));
   for (const std::string& target : {In("outside"), std::string("../outside")}) {
-    EXPECT_FALSE(
-        Unpack(Archive({Entry(kSymlink, "l", target), Entry(kFile, "l/evil")})).ok());
-    EXPECT_FALSE(
-        Unpack(Archive({Entry(kSymlink, "l", target), Entry(kFile, "l/new/evil")})).ok());
+    EXPECT_FALSE(Unpack(Archive({Entry(kSymlink, "l", target), Entry(kFile, "l/evil")})).ok());
+    EXPECT_FALSE(Unpack(Archive({Entry(kSymlink, "l", target), Entry(kFile, "l/new/evil")})).ok());
     ASSERT_OK(sys::WriteFileAtomically(In("outside/victim"), "precious"));
-    EXPECT_FALSE(Unpack(Archive({Entry(kSymlink, "l", target), Entry(kHardLink, "h", "l/victim")})).ok());
+    EXPECT_FALSE(
+        Unpack(Archive({Entry(kSymlink, "l", target), Entry(kHardLink, "h", "l/victim")})).ok());
     // The link itself is replaced, not written through.
     ASSERT_OK(Unpack(Archive({Entry(kSymlink, "v", target + "/victim"), Entry(kFile, "v")})));
     EXPECT_EQ(*sys::ReadFile(In("outside/victim")), "precious");
     // A directory over a link that leads out: refused when it is finished, and untouched.
-    EXPECT_FALSE(Unpack(Archive({Entry(kSymlink, "d", target), Entry(kDirectory, "d", "", 0777)})).ok());
+    EXPECT_FALSE(
+        Unpack(Archive({Entry(kSymlink, "d", target), Entry(kDirectory, "d", "", 0777)})).ok());
   }
   EXPECT_THAT(*sys::ListDirectory(In("outside")), ElementsAre("victim"));
 }
 
 TEST_F(TarTest, SetIdBitsAndSpecialFilesAreLeftOut) {
-  const auto result = Unpack(Archive({Entry(kFile, "suid", "", 04755),
-                                      Entry(TarEntry::Type::kSpecial, "fifo")}));
+  const auto result =
+      Unpack(Archive({Entry(kFile, "suid", "", 04755), Entry(TarEntry::Type::kSpecial, "fifo")}));
   ASSERT_OK(result);
   EXPECT_THAT(result->skipped, ElementsAre("fifo"));
   struct stat status;

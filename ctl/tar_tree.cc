@@ -156,8 +156,9 @@ absl::StatusOr<std::vector<std::string>> Components(const std::string& name,
   for (absl::string_view part : absl::StrSplit(name, '/', absl::SkipEmpty())) {
     if (part == ".") continue;
     if (part == "..") {
-      return absl::PermissionDeniedError(absl::StrCat(
-          "the archive's '", EscapeForTerminal(name), "' leads out of the target; nothing good is in it"));
+      return absl::PermissionDeniedError(
+          absl::StrCat("the archive's '", EscapeForTerminal(name),
+                       "' leads out of the target; nothing good is in it"));
     }
     parts.emplace_back(part);
   }
@@ -180,8 +181,8 @@ class Unpacker {
     while (true) {
       ASSIGN_OR_RETURN(std::optional<TarEntry> entry, reader_.Next());
       if (!entry) break;
-      RETURN_IF_ERROR(Annotate(Unpack(*entry),
-                               absl::StrCat("unpack '", EscapeForTerminal(entry->name), "'")));
+      RETURN_IF_ERROR(
+          Annotate(Unpack(*entry), absl::StrCat("unpack '", EscapeForTerminal(entry->name), "'")));
     }
     // Innermost first, so that setting times of one does not change another's.
     for (auto it = directories_.rbegin(); it != directories_.rend(); ++it) {
@@ -299,8 +300,8 @@ class Unpacker {
   absl::Status SetMeta(const sys::UniqueFd& parent, const std::string& file, const TarEntry& entry,
                        bool link) const {
     // Owner before mode: chown clears the set-id bits.
-    if (options_.keep_owners && ::fchownat(parent.get(), file.c_str(), entry.uid, entry.gid,
-                                           AT_SYMLINK_NOFOLLOW) != 0) {
+    if (options_.keep_owners &&
+        ::fchownat(parent.get(), file.c_str(), entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW) != 0) {
       return sys::ErrnoError(errno, "set the owner");
     }
     // The file was just made by us, so no link stands in its place.
@@ -315,8 +316,7 @@ class Unpacker {
   }
 
   absl::Status FinishDirectory(const std::string& path, const TarEntry& entry) {
-    absl::StatusOr<sys::UniqueFd> directory =
-        sys::OpenBeneath(root_, path, O_RDONLY | O_DIRECTORY);
+    absl::StatusOr<sys::UniqueFd> directory = sys::OpenBeneath(root_, path, O_RDONLY | O_DIRECTORY);
     if (!directory.ok()) return Annotate(directory.status(), absl::StrCat("finish '", path, "'"));
     if (options_.keep_owners && ::fchown(directory->get(), entry.uid, entry.gid) != 0) {
       return sys::ErrnoError(errno, "set the owner of a directory");

@@ -72,9 +72,8 @@ class Executor {
     const size_t scope = variables_.size();
     ASSIGN_OR_RETURN(Value value, Evaluate(node.pipeline, dot));
     const bool truth = value.IsTrue();
-    absl::StatusOr<Flow> flow =
-        RunList(truth ? node.body : node.alternative,
-                truth && node.kind == Node::Kind::kWith ? value : dot);
+    absl::StatusOr<Flow> flow = RunList(truth ? node.body : node.alternative,
+                                        truth && node.kind == Node::Kind::kWith ? value : dot);
     variables_.resize(scope);
     return flow;
   }
@@ -196,7 +195,8 @@ class Executor {
       } else if (value.is_object() && !absl::ascii_isupper(field.front())) {
         return Value();
       } else {
-        return absl::InvalidArgumentError(absl::StrCat("template: there is no field '", field, "'"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("template: there is no field '", field, "'"));
       }
     }
     return value;

@@ -6,8 +6,8 @@
 //   {{$x := .Name}}{{$x}}   {{.Name | upper | printf "%q"}}   {{(index .Mounts 0).Source}}
 //   {{- trimmed -}}   {{/* comment */}}   {{break}} {{continue}}
 //
-// Functions: and or not eq ne lt le gt ge len index slice print println printf json join split lower
-// upper title pad truncate.
+// Functions: and or not eq ne lt le gt ge len index slice print println printf json join split
+// lower upper title pad truncate.
 #pragma once
 
 #include <memory>
@@ -34,8 +34,8 @@ class Template {
   Template& operator=(Template&&) noexcept;
   ~Template();
 
-  // The text for `data`. Errors: InvalidArgument — a field that is not there (names in lower case are
-  // keys of maps and print "<no value>", as in Go), a function with wrong arguments;
+  // The text for `data`. Errors: InvalidArgument — a field that is not there (names in lower case
+  // are keys of maps and print "<no value>", as in Go), a function with wrong arguments;
   // ResourceExhausted — more than 64 MiB of output.
   absl::StatusOr<std::string> Execute(const Value& data) const;
 

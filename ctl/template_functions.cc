@@ -100,8 +100,8 @@ absl::StatusOr<Value> Index(const Arguments& arguments) {
     } else if (value.is_list()) {
       if (key.kind() != Value::Kind::kInteger || key.integer() < 0 ||
           static_cast<size_t>(key.integer()) >= value.size()) {
-        return Wrong(absl::StrCat("there is no element ", key.ToText(), " in a list of ",
-                                  value.size()));
+        return Wrong(
+            absl::StrCat("there is no element ", key.ToText(), " in a list of ", value.size()));
       }
       Value found = value.elements()[static_cast<size_t>(key.integer())];
       value = std::move(found);
@@ -117,7 +117,8 @@ absl::StatusOr<Value> Slice(const Arguments& arguments) {
   if (!value.is_text() && !value.is_list()) return Wrong("only texts and lists have parts");
   int64_t bounds[2] = {0, static_cast<int64_t>(value.size())};
   for (size_t i = 1; i < arguments.size(); ++i) {
-    if (arguments[i].kind() != Value::Kind::kInteger) return Wrong("a bound must be a whole number");
+    if (arguments[i].kind() != Value::Kind::kInteger)
+      return Wrong("a bound must be a whole number");
     bounds[i - 1] = arguments[i].integer();
   }
   if (bounds[0] < 0 || bounds[1] < bounds[0] || bounds[1] > static_cast<int64_t>(value.size())) {
@@ -165,7 +166,8 @@ absl::StatusOr<std::string> FormatVerb(char verb, int precision, const Value& va
     case 'x': {
       if (!value.is_text()) return absl::StrFormat("%x", value.integer());
       std::string hex;
-      for (const char c : value.text()) absl::StrAppendFormat(&hex, "%02x", static_cast<uint8_t>(c));
+      for (const char c : value.text())
+        absl::StrAppendFormat(&hex, "%02x", static_cast<uint8_t>(c));
       return hex;
     }
     default:
@@ -284,9 +286,11 @@ constexpr size_t kAny = SIZE_MAX;
 constexpr Entry kFunctions[] = {
     {"and", 1, kAny, And},
     {"or", 1, kAny, Or},
-    {"not", 1, 1, [](const Arguments& a) -> absl::StatusOr<Value> { return Value(!a[0].IsTrue()); }},
+    {"not", 1, 1,
+     [](const Arguments& a) -> absl::StatusOr<Value> { return Value(!a[0].IsTrue()); }},
     {"eq", 2, kAny, Eq},
-    {"ne", 2, 2, [](const Arguments& a) -> absl::StatusOr<Value> { return Value(!(a[0] == a[1])); }},
+    {"ne", 2, 2,
+     [](const Arguments& a) -> absl::StatusOr<Value> { return Value(!(a[0] == a[1])); }},
     {"lt", 2, 2, Less},
     {"le", 2, 2, LessOrEqual},
     {"gt", 2, 2, Greater},
@@ -323,8 +327,8 @@ absl::StatusOr<Value> CallTemplateFunction(absl::string_view name,
   const Entry* entry = FindFunction(name);
   if (entry == nullptr) return Wrong(absl::StrCat("there is no function '", name, "'"));
   if (arguments.size() < entry->least || arguments.size() > entry->most) {
-    return Wrong(absl::StrCat("template: ", name, " does not take ", arguments.size(),
-                              " arguments"));
+    return Wrong(
+        absl::StrCat("template: ", name, " does not take ", arguments.size(), " arguments"));
   }
   return Annotate(entry->function(arguments), absl::StrCat("template: ", name));
 }

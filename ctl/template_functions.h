@@ -11,6 +11,7 @@
 namespace gantry::ctl::internal {
 
 // Errors: InvalidArgument — wrong number or kind of arguments, an index that is not there.
-absl::StatusOr<Value> CallTemplateFunction(absl::string_view name, const std::vector<Value>& arguments);
+absl::StatusOr<Value> CallTemplateFunction(absl::string_view name,
+                                           const std::vector<Value>& arguments);
 
 }  // namespace gantry::ctl::internal

@@ -64,7 +64,8 @@ absl::StatusOr<std::vector<Token>> Tokenize(absl::string_view text) {
     if (absl::ascii_isspace(c)) {
       text.remove_prefix(1);
       space = true;
-    } else if (c == '.' && text.size() > 1 && IsNameByte(text[1]) && !absl::ascii_isdigit(text[1])) {
+    } else if (c == '.' && text.size() > 1 && IsNameByte(text[1]) &&
+               !absl::ascii_isdigit(text[1])) {
       const size_t length = NameLength(text.substr(1));
       take(Token::Kind::kField, length + 1, text.substr(1, length));
     } else if (c == '.') {
@@ -79,7 +80,8 @@ absl::StatusOr<std::vector<Token>> Tokenize(absl::string_view text) {
       std::string value(inner);
       std::string problem;
       if (c == '"' && !absl::CUnescape(inner, &value, &problem)) {
-        return Wrong(absl::StrCat("string ", EscapeForTerminal(text.substr(0, length)), ": ", problem));
+        return Wrong(
+            absl::StrCat("string ", EscapeForTerminal(text.substr(0, length)), ": ", problem));
       }
       take(Token::Kind::kText, length, value);
     } else if (absl::ascii_isdigit(c) ||
@@ -292,7 +294,8 @@ class ListParser {
     const bool ranges = in_range || node->kind == Node::Kind::kRange;
     ASSIGN_OR_RETURN(Closing closing, ParseList(nesting + 1, ranges, &node->body));
     if (closing.word == "else") {
-      if (closing.tokens.size() > 1) {  // {{else if …}}: a block of its own, closed by the same end.
+      if (closing.tokens.size() >
+          1) {  // {{else if …}}: a block of its own, closed by the same end.
         if (!IsBlock(closing.tokens.front().text)) return Wrong("unexpected words after else");
         Node inner;
         RETURN_IF_ERROR(ParseBlock(std::move(closing.tokens), nesting + 1, in_range, &inner));

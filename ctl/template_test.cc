@@ -46,11 +46,13 @@ TEST(TemplateTest, PicksFields) {
 TEST(TemplateTest, CallsFunctions) {
   EXPECT_EQ(Render("{{json .Labels}} {{json .Name}} {{json .Nothing}}"),
             "{\"tier\":\"web\",\"zone\":\"a\"} \"web\" null");
-  EXPECT_EQ(Render("{{index .Labels \"tier\"}}{{index .Labels \"none\"}}{{index .Args 1}}"), "web600");
+  EXPECT_EQ(Render("{{index .Labels \"tier\"}}{{index .Labels \"none\"}}{{index .Args 1}}"),
+            "web600");
   EXPECT_EQ(Render("{{join .Args \",\"}} {{len .Args}} {{upper .Name}} {{.Name | upper | lower}}"),
             "sleep,600 2 WEB web");
-  EXPECT_EQ(Render("{{title \"a b\"}} {{split \"a,b\" \",\"}} {{slice .Name 1}} {{truncate .Name 2}}"),
-            "A B [a b] eb we");
+  EXPECT_EQ(
+      Render("{{title \"a b\"}} {{split \"a,b\" \",\"}} {{slice .Name 1}} {{truncate .Name 2}}"),
+      "A B [a b] eb we");
   EXPECT_EQ(Render("{{printf \"%-5s|%5d|%q|%v|%.2f|%x|%%\" .Name 7 .Name true 1.5 \"az\"}}"),
             "web  |    7|\"web\"|true|1.50|617a|%");
   EXPECT_EQ(Render("{{print 1 2 \"a\" 3}}{{println .Name 1}}"), "1 2a3web 1\n");
@@ -100,15 +102,14 @@ TEST(TemplateTest, LabelIsAMethod) {
 TEST(TemplateTest, SaysWhatIsWrong) {
   EXPECT_EQ(Render("{{.Nmae}}"), "template: there is no field 'Nmae'");
   for (const char* bad :
-       {"{{.Name", "{{}}", "{{if}}x{{end}}", "{{if .Name}}x", "{{end}}", "{{else}}", "{{frob .Name}}",
-        "{{\"open}}", "{{(.Name}}", "{{.Name |}}", "{{$x := }}", "{{break}}", "{{1x}}", "{{.Name)}}",
-        "{{range .Args}}{{else}}{{else}}{{end}}", "{{#}}", "{{else if}}"}) {
-    EXPECT_THAT(Template::Parse(bad), Fails(absl::StatusCode::kInvalidArgument, "template"))
-        << bad;
+       {"{{.Name", "{{}}", "{{if}}x{{end}}", "{{if .Name}}x", "{{end}}", "{{else}}",
+        "{{frob .Name}}", "{{\"open}}", "{{(.Name}}", "{{.Name |}}", "{{$x := }}", "{{break}}",
+        "{{1x}}", "{{.Name)}}", "{{range .Args}}{{else}}{{else}}{{end}}", "{{#}}", "{{else if}}"}) {
+    EXPECT_THAT(Template::Parse(bad), Fails(absl::StatusCode::kInvalidArgument, "template")) << bad;
   }
   for (const char* bad : {"{{index .Args 9}}", "{{len 3}}", "{{join .Name}}", "{{lt .Name 3}}",
-                          "{{printf \"%d\"}}", "{{printf \"%y\" 1}}", "{{.Name 1}}", "{{range .Name}}{{end}}",
-                          "{{slice .Name 9}}", "{{split .Name \"\"}}"}) {
+                          "{{printf \"%d\"}}", "{{printf \"%y\" 1}}", "{{.Name 1}}",
+                          "{{range .Name}}{{end}}", "{{slice .Name 9}}", "{{split .Name \"\"}}"}) {
     const auto parsed = Template::Parse(bad);
     ASSERT_OK(parsed) << bad;
     EXPECT_THAT(parsed->Execute(Data()), Fails(absl::StatusCode::kInvalidArgument, "")) << bad;
@@ -136,8 +137,9 @@ TEST(ValueTest, PrintsJson) {
   EXPECT_EQ(value.Find("State")->ToJson(), "{\"Running\":true,\"ExitCode\":3}");
   Value small = Value::Object();
   small.Set("a", Value::List()).Set("b", Value::List().Add(1).Add("x\"")).Set("c", Value::Object());
-  EXPECT_EQ(small.ToIndentedJson(),
-            "{\n    \"a\": [],\n    \"b\": [\n        1,\n        \"x\\\"\"\n    ],\n    \"c\": {}\n}");
+  EXPECT_EQ(
+      small.ToIndentedJson(),
+      "{\n    \"a\": [],\n    \"b\": [\n        1,\n        \"x\\\"\"\n    ],\n    \"c\": {}\n}");
 }
 
 }  // namespace

@@ -39,10 +39,10 @@ struct Pipeline {
 struct Node {
   enum class Kind { kList, kText, kAction, kIf, kWith, kRange, kBreak, kContinue };
   Kind kind = Kind::kList;
-  std::string text;                // kText.
-  Pipeline pipeline;               // kAction, kIf, kWith, kRange.
-  std::vector<Node> body;          // kList and what the others repeat or guard.
-  std::vector<Node> alternative;   // After {{else}}.
+  std::string text;               // kText.
+  Pipeline pipeline;              // kAction, kIf, kWith, kRange.
+  std::vector<Node> body;         // kList and what the others repeat or guard.
+  std::vector<Node> alternative;  // After {{else}}.
 };
 
 absl::StatusOr<std::unique_ptr<Node>> ParseTemplate(absl::string_view text);

@@ -18,7 +18,7 @@ termios saved_settings;
 std::atomic<int> raw_fd{-1};
 
 // Signals that end a program and that nobody handles in raw mode (a session takes the others).
-constexpr int kDeadlySignals[] = {SIGABRT, SIGBUS, SIGFPE,  SIGHUP,  SIGILL,
+constexpr int kDeadlySignals[] = {SIGABRT, SIGBUS,  SIGFPE,  SIGHUP, SIGILL,
                                   SIGINT,  SIGQUIT, SIGSEGV, SIGSYS, SIGTERM};
 
 void RestoreAndDie(int signal) {

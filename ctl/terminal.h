@@ -17,9 +17,9 @@ struct WindowSize {
 // Nothing when `fd` is not a terminal, or one without a size.
 std::optional<WindowSize> GetWindowSize(int fd);
 
-// While it lives, the terminal hands every key through as it is: no echo, no line editing, no signals.
-// The former settings return when it ends, and also when the program dies of a signal it can notice.
-// One at a time. Move-only.
+// While it lives, the terminal hands every key through as it is: no echo, no line editing, no
+// signals. The former settings return when it ends, and also when the program dies of a signal it
+// can notice. One at a time. Move-only.
 class RawMode {
  public:
   // Errors: FailedPrecondition — not a terminal.

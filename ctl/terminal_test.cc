@@ -117,7 +117,8 @@ TEST(DetachKeysTest, ParsesKeys) {
   EXPECT_EQ(*ParseDetachKeys("ctrl-@"), std::string(1, '\0'));
   EXPECT_EQ(*ParseDetachKeys(""), "");
   for (const char* bad : {"ctrl-", "ctrl-1", "ab", ",", "ctrl-p,,a"}) {
-    EXPECT_THAT(ParseDetachKeys(bad), Fails(absl::StatusCode::kInvalidArgument, "detach key")) << bad;
+    EXPECT_THAT(ParseDetachKeys(bad), Fails(absl::StatusCode::kInvalidArgument, "detach key"))
+        << bad;
   }
 }
 

@@ -1,5 +1,5 @@
-// A tree of values: what a list row or an inspected object says, ready to be printed as JSON or to be
-// picked from by a template (--format).
+// A tree of values: what a list row or an inspected object says, ready to be printed as JSON or to
+// be picked from by a template (--format).
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace gantry::ctl {
 
-// Null, bool, integer, real, text, list or object. Objects keep the order of insertion, since people
-// compare our JSON with Docker's by eye. Copyable. Thread-compatible.
+// Null, bool, integer, real, text, list or object. Objects keep the order of insertion, since
+// people compare our JSON with Docker's by eye. Copyable. Thread-compatible.
 class Value {
  public:
   enum class Kind { kNull, kBool, kInteger, kReal, kText, kList, kObject };
 
   Value() = default;
-  Value(bool truth) : kind_(Kind::kBool), integer_(truth) {}           // NOLINT: implicit on
-  Value(int number) : kind_(Kind::kInteger), integer_(number) {}       // purpose, so that rows read
-  Value(int64_t number) : kind_(Kind::kInteger), integer_(number) {}   // like literals.
+  Value(bool truth) : kind_(Kind::kBool), integer_(truth) {}          // NOLINT: implicit on
+  Value(int number) : kind_(Kind::kInteger), integer_(number) {}      // purpose, so that rows read
+  Value(int64_t number) : kind_(Kind::kInteger), integer_(number) {}  // like literals.
   Value(uint32_t number) : kind_(Kind::kInteger), integer_(number) {}
   Value(uint64_t number) : kind_(Kind::kInteger), integer_(static_cast<int64_t>(number)) {}
   Value(double number) : kind_(Kind::kReal), real_(number) {}

@@ -17,22 +17,38 @@ struct Alias {
   const char* command;
 };
 constexpr Alias kAliases[] = {
-    {"container attach", "attach"},   {"container cp", "cp"},
-    {"container create", "create"},   {"container exec", "exec"},
-    {"container kill", "kill"},       {"container list", "ps"},
-    {"container logs", "logs"},       {"container ls", "ps"},
-    {"container pause", "pause"},     {"container port", "port"},
-    {"container ps", "ps"},           {"container remove", "rm"},
-    {"container rename", "rename"},   {"container restart", "restart"},
-    {"container rm", "rm"},           {"container run", "run"},
-    {"container start", "start"},     {"container stop", "stop"},
-    {"container top", "top"},         {"container unpause", "unpause"},
-    {"container wait", "wait"},       {"image list", "images"},
-    {"image load", "load"},           {"image ls", "images"},
-    {"image pull", "pull"},           {"image remove", "rmi"},
-    {"image rm", "rmi"},              {"image tag", "tag"},
-    {"system events", "events"},      {"system failpoints", "system failpoints ls"},
-    {"system info", "info"},          {"volume list", "volume ls"},
+    {"container attach", "attach"},
+    {"container cp", "cp"},
+    {"container create", "create"},
+    {"container exec", "exec"},
+    {"container kill", "kill"},
+    {"container list", "ps"},
+    {"container logs", "logs"},
+    {"container ls", "ps"},
+    {"container pause", "pause"},
+    {"container port", "port"},
+    {"container ps", "ps"},
+    {"container remove", "rm"},
+    {"container rename", "rename"},
+    {"container restart", "restart"},
+    {"container rm", "rm"},
+    {"container run", "run"},
+    {"container start", "start"},
+    {"container stop", "stop"},
+    {"container top", "top"},
+    {"container unpause", "unpause"},
+    {"container wait", "wait"},
+    {"image list", "images"},
+    {"image load", "load"},
+    {"image ls", "images"},
+    {"image pull", "pull"},
+    {"image remove", "rmi"},
+    {"image rm", "rmi"},
+    {"image tag", "tag"},
+    {"system events", "events"},
+    {"system failpoints", "system failpoints ls"},
+    {"system info", "info"},
+    {"volume list", "volume ls"},
     {"volume remove", "volume rm"},
 };
 constexpr size_t kLongestName = 3;  // "system failpoints ls".
@@ -48,14 +64,23 @@ constexpr Group kGroups[] = {
     {"volume", "Manage volumes"},
 };
 
-constexpr const char* kCommon[] = {"run", "exec", "ps", "logs", "pull", "images", "version", "info"};
+constexpr const char* kCommon[] = {"run",  "exec",   "ps",      "logs",
+                                   "pull", "images", "version", "info"};
 
 // Words that are often typed and mean something else here.
 constexpr Alias kMisunderstandings[] = {
-    {"images ls", "images"},     {"images rm", "rmi"},       {"image prune", "system gc"},
-    {"ps images", "images"},     {"containers", "ps"},       {"list", "ps"},
-    {"ls", "ps"},                {"delete", "rm"},           {"remove", "rm"},
-    {"shell", "exec -it CONTAINER sh"}, {"gc", "system gc"}, {"audit", "system audit"},
+    {"images ls", "images"},
+    {"images rm", "rmi"},
+    {"image prune", "system gc"},
+    {"ps images", "images"},
+    {"containers", "ps"},
+    {"list", "ps"},
+    {"ls", "ps"},
+    {"delete", "rm"},
+    {"remove", "rm"},
+    {"shell", "exec -it CONTAINER sh"},
+    {"gc", "system gc"},
+    {"audit", "system audit"},
 };
 
 const CommandSpec* FindByName(absl::string_view name) {
@@ -97,7 +122,8 @@ FoundCommand FindCommand(absl::Span<const std::string> words) {
 
 std::string OverviewText() {
   std::string out =
-      "Usage:  gantryctl [OPTIONS] COMMAND\n\nRuns and looks after containers.\n\nCommon Commands:\n";
+      "Usage:  gantryctl [OPTIONS] COMMAND\n\nRuns and looks after containers.\n\nCommon "
+      "Commands:\n";
   for (const char* name : kCommon) absl::StrAppend(&out, Line(name, FindByName(name)->summary));
   absl::StrAppend(&out, "\nManagement Commands:\n");
   for (const Group& group : kGroups) absl::StrAppend(&out, Line(group.name, group.summary));
@@ -129,13 +155,14 @@ std::string OverviewText() {
 std::string GroupText(absl::string_view name) {
   for (const Group& group : kGroups) {
     if (name != group.name) continue;
-    std::string out = absl::StrCat("Usage:  gantryctl ", name, " COMMAND\n\n", group.summary,
-                                   "\n\nCommands:\n");
+    std::string out =
+        absl::StrCat("Usage:  gantryctl ", name, " COMMAND\n\n", group.summary, "\n\nCommands:\n");
     std::vector<std::pair<std::string, const char*>> lines;
     const std::string prefix = absl::StrCat(name, " ");
     for (const CommandSpec* command : AllCommands()) {
       absl::string_view rest = command->name;
-      if (absl::ConsumePrefix(&rest, prefix)) lines.emplace_back(std::string(rest), command->summary);
+      if (absl::ConsumePrefix(&rest, prefix))
+        lines.emplace_back(std::string(rest), command->summary);
     }
     for (const Alias& alias : kAliases) {
       absl::string_view rest = alias.words;
@@ -145,7 +172,8 @@ std::string GroupText(absl::string_view name) {
     }
     std::sort(lines.begin(), lines.end());
     for (const auto& [line, summary] : lines) absl::StrAppend(&out, Line(line, summary));
-    absl::StrAppend(&out, "\nRun 'gantryctl ", name, " COMMAND --help' for more about a command.\n");
+    absl::StrAppend(&out, "\nRun 'gantryctl ", name,
+                    " COMMAND --help' for more about a command.\n");
     return out;
   }
   return "";

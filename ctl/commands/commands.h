@@ -23,8 +23,8 @@ absl::Span<const CommandSpec> ImageCommands();      // images, pull, rmi, tag, l
 absl::Span<const CommandSpec> VolumeCommands();     // volume …
 absl::Span<const CommandSpec> SystemCommands();     // version, info, system …
 
-// The command that the first words name, and how many words that took; "image rm" is `rmi`, "container
-// ls" is `ps`. nullptr when there is none.
+// The command that the first words name, and how many words that took; "image rm" is `rmi`,
+// "container ls" is `ps`. nullptr when there is none.
 struct FoundCommand {
   const CommandSpec* command = nullptr;
   size_t words = 0;
@@ -34,7 +34,8 @@ FoundCommand FindCommand(absl::Span<const std::string> words);
 // All specs, for help and for the nearest name.
 std::vector<const CommandSpec*> AllCommands();
 
-// The text of `gantryctl --help`, and of a group (`gantryctl volume`); "" when there is no such group.
+// The text of `gantryctl --help`, and of a group (`gantryctl volume`); "" when there is no such
+// group.
 std::string OverviewText();
 std::string GroupText(absl::string_view group);
 

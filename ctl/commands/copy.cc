@@ -148,8 +148,8 @@ std::optional<struct stat> StatHost(const std::string& path, bool follow = true)
 void Report(Context& context, const Arguments& arguments, uint64_t bytes,
             const std::string& target) {
   if (arguments.Is("quiet")) return;
-  context.Note(absl::StrCat("Successfully copied ", DecimalSize(bytes), " to ",
-                            EscapeForTerminal(target)));
+  context.Note(
+      absl::StrCat("Successfully copied ", DecimalSize(bytes), " to ", EscapeForTerminal(target)));
 }
 
 absl::Status ArchiveToStdout(Context& context, ArchiveSource& source) {
@@ -199,8 +199,8 @@ absl::Status CopyFrom(Context& context, const Arguments& arguments, Place from,
   TarReader reader([&](char* buffer, size_t size) { return source.Read(buffer, size); });
   ASSIGN_OR_RETURN(UnpackResult result, UnpackTree(reader, directory, options));
   for (const std::string& skipped : result.skipped) {
-    context.Note(absl::StrCat("gantryctl: skipped the special file '", EscapeForTerminal(skipped),
-                              "'"));
+    context.Note(
+        absl::StrCat("gantryctl: skipped the special file '", EscapeForTerminal(skipped), "'"));
   }
   Report(context, arguments, result.bytes, to);
   return absl::OkStatus();
@@ -219,7 +219,8 @@ absl::Status StdinToArchive(Context& context, ArchiveSink& sink, uint64_t* bytes
 }
 
 // What the target is in the container; nothing when it is not there.
-absl::StatusOr<std::optional<engine::PathStat>> StatContainer(Context& context, const Place& place) {
+absl::StatusOr<std::optional<engine::PathStat>> StatContainer(Context& context,
+                                                              const Place& place) {
   ASSIGN_OR_RETURN(ArchiveSource source, GetArchive(context, place, true, true));
   absl::StatusOr<engine::PathStat> stat = source.ReadStat();
   if (stat.ok()) return std::optional<engine::PathStat>(*stat);
@@ -238,7 +239,8 @@ absl::Status CopyTo(Context& context, const Arguments& arguments, std::string fr
   std::optional<struct stat> source;
   if (!from_stdin) {
     source = StatHost(from, follow || absl::EndsWith(from, "/"));
-    if (!source) return absl::NotFoundError(absl::StrCat("no such file or directory: '", from, "'"));
+    if (!source)
+      return absl::NotFoundError(absl::StrCat("no such file or directory: '", from, "'"));
   }
   const bool source_is_directory = source && S_ISDIR(source->st_mode);
   ASSIGN_OR_RETURN(std::optional<engine::PathStat> target, StatContainer(context, to));
@@ -252,14 +254,16 @@ absl::Status CopyTo(Context& context, const Arguments& arguments, std::string fr
         directory.path = ParentOf(to.path);
         top = BaseName(to.path);
       } else {
-        return absl::NotFoundError(absl::StrCat("there is no directory '", to.path, "' in the container"));
+        return absl::NotFoundError(
+            absl::StrCat("there is no directory '", to.path, "' in the container"));
       }
     } else {
       if (target && source_is_directory) {
         return absl::FailedPreconditionError("cannot copy a directory onto a file");
       }
       if (!target && absl::EndsWith(to.path, "/") && !source_is_directory) {
-        return absl::NotFoundError(absl::StrCat("there is no directory '", to.path, "' in the container"));
+        return absl::NotFoundError(
+            absl::StrCat("there is no directory '", to.path, "' in the container"));
       }
       directory.path = ParentOf(to.path);
       top = BaseName(to.path);
@@ -274,9 +278,8 @@ absl::Status CopyTo(Context& context, const Arguments& arguments, std::string fr
     PackOptions options;
     options.top = top;
     options.follow_link = follow || absl::EndsWith(from, "/");
-    ASSIGN_OR_RETURN(bytes, PackTree(from, options, [&](absl::string_view part) {
-                       return sink.Write(part);
-                     }));
+    ASSIGN_OR_RETURN(
+        bytes, PackTree(from, options, [&](absl::string_view part) { return sink.Write(part); }));
   }
   RETURN_IF_ERROR(sink.Finish());
   Report(context, arguments, bytes, absl::StrCat(to.container, ":", to.path));
@@ -290,9 +293,9 @@ int Copy(Context& context, const Arguments& arguments) {
   const Place to = target == "-" ? Place{"", "-"} : ParsePlace(target);
   absl::Status status;
   if (from.container.empty() == to.container.empty()) {
-    status = absl::InvalidArgumentError(
-        from.container.empty() ? "one of the two must be CONTAINER:PATH"
-                               : "copying between two containers is not supported");
+    status = absl::InvalidArgumentError(from.container.empty()
+                                            ? "one of the two must be CONTAINER:PATH"
+                                            : "copying between two containers is not supported");
   } else if (!from.container.empty()) {
     status = CopyFrom(context, arguments, from, to.path);
   } else {
@@ -312,8 +315,9 @@ constexpr FlagSpec kCopyFlags[] = {
 
 absl::Span<const CommandSpec> CopyCommands() {
   static const CommandSpec kCommands[] = {
-      {"cp", "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        gantryctl cp [OPTIONS] SRC_PATH|- "
-             "CONTAINER:DEST_PATH",
+      {"cp",
+       "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        gantryctl cp [OPTIONS] SRC_PATH|- "
+       "CONTAINER:DEST_PATH",
        "Copy files between a container and the host", kCopyFlags, 2, 2, false,
        "gantryctl cp web:/etc/nginx.conf .\n"
        "tar -c site | gantryctl cp - web:/srv",

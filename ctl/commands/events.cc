@@ -102,7 +102,8 @@ std::optional<DockerEvent> Translate(const metadata::JournalEntry& entry) {
   if (topic == "/tasks/paused") return ContainerEvent<events::TaskPaused>(entry, "pause");
   if (topic == "/tasks/resumed") return ContainerEvent<events::TaskResumed>(entry, "unpause");
   if (topic == "/tasks/exec-added") return ExecEvent<events::TaskExecAdded>(entry, "exec_create");
-  if (topic == "/tasks/exec-started") return ExecEvent<events::TaskExecStarted>(entry, "exec_start");
+  if (topic == "/tasks/exec-started")
+    return ExecEvent<events::TaskExecStarted>(entry, "exec_start");
   namespace images = ::containerd::services::images::v1;
   if (topic == "/images/create") return ImageEvent<images::ImageCreate>(entry, "tag");
   if (topic == "/images/update") return ImageEvent<images::ImageUpdate>(entry, "tag");
@@ -131,8 +132,8 @@ class ContainerNames {
     engine::v1::ListContainersRequest request;
     engine::v1::ListContainersResponse response;
     request.set_all(true);
-    const absl::Status status = context_.suite().Call(
-        "engine", "/gantry.engine.v1.Containers/List", request, &response);
+    const absl::Status status =
+        context_.suite().Call("engine", "/gantry.engine.v1.Containers/List", request, &response);
     // Names are an extra: the journal is readable while the engine is down.
     unreachable_ = !status.ok();
     for (const engine::v1::ContainerSummary& container : response.containers()) {
@@ -182,8 +183,7 @@ class EventFilter {
     if (key == "type") return event.type == value;
     if (key == "event") return event.action == value;
     if (key == "image") {
-      const std::string image =
-          event.type == "image" ? event.id : Attribute(event, "image");
+      const std::string image = event.type == "image" ? event.id : Attribute(event, "image");
       return image == value || SplitName(image).repository == value;
     }
     if (key == "label") {
@@ -220,10 +220,10 @@ std::string EventLine(const DockerEvent& event) {
   for (const auto& [key, value] : event.attributes) {
     attributes.push_back(absl::StrCat(EscapeForTerminal(key), "=", EscapeForTerminal(value)));
   }
-  return absl::StrCat(FormatRfc3339Nano(event.time), " ", event.type, " ", event.action, " ",
-                      EscapeForTerminal(event.id),
-                      attributes.empty() ? ""
-                                         : absl::StrCat(" (", absl::StrJoin(attributes, ", "), ")"));
+  return absl::StrCat(
+      FormatRfc3339Nano(event.time), " ", event.type, " ", event.action, " ",
+      EscapeForTerminal(event.id),
+      attributes.empty() ? "" : absl::StrCat(" (", absl::StrJoin(attributes, ", "), ")"));
 }
 
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp* timestamp) {

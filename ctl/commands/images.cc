@@ -169,11 +169,16 @@ int Images(Context& context, const Arguments& arguments) {
   if (!filter.ok()) return context.Fail("cannot list images", filter.status());
 
   Listing listing;
-  listing.headers = {{"Containers", "CONTAINERS"}, {"CreatedAt", "CREATED AT"},
-                     {"CreatedSince", "CREATED"},  {"Digest", "DIGEST"},
-                     {"ID", "IMAGE ID"},           {"Repository", "REPOSITORY"},
-                     {"SharedSize", "SHARED SIZE"}, {"Size", "SIZE"},
-                     {"Tag", "TAG"},               {"UniqueSize", "UNIQUE SIZE"},
+  listing.headers = {{"Containers", "CONTAINERS"},
+                     {"CreatedAt", "CREATED AT"},
+                     {"CreatedSince", "CREATED"},
+                     {"Digest", "DIGEST"},
+                     {"ID", "IMAGE ID"},
+                     {"Repository", "REPOSITORY"},
+                     {"SharedSize", "SHARED SIZE"},
+                     {"Size", "SIZE"},
+                     {"Tag", "TAG"},
+                     {"UniqueSize", "UNIQUE SIZE"},
                      {"VirtualSize", "VIRTUAL SIZE"}};
   listing.columns = {"Repository", "Tag", "ID", "CreatedSince", "Size"};
   if (arguments.Is("digests")) listing.columns.insert(listing.columns.begin() + 2, "Digest");
@@ -212,8 +217,8 @@ int Remove(Context& context, const Arguments& arguments) {
         image::RemoveImageResponse response;
         request.set_reference(name);
         request.set_force(arguments.Is("force"));
-        const absl::Status status = context.suite().Call(
-            "image", "/gantry.image.v1.Images/Remove", request, &response, kSlowCall);
+        const absl::Status status = context.suite().Call("image", "/gantry.image.v1.Images/Remove",
+                                                         request, &response, kSlowCall);
         if (arguments.Is("force") && absl::IsNotFound(status)) {
           context.Note(absl::StrCat("gantryctl: ", EscapeForTerminal(status.message())));
           return absl::OkStatus();
@@ -289,8 +294,8 @@ int Load(Context& context, const Arguments& arguments) {
   for (const std::string& name : response.names()) {
     const bool id = absl::StartsWith(name, "sha256:");
     if (arguments.Is("quiet")) continue;
-    context.out().Write(absl::StrCat(id ? "Loaded image ID: " : "Loaded image: ",
-                                     EscapeForTerminal(FamiliarName(name)), "\n"));
+    context.out().Write(absl::StrCat(
+        id ? "Loaded image ID: " : "Loaded image: ", EscapeForTerminal(FamiliarName(name)), "\n"));
   }
   return kExitOk;
 }
@@ -326,9 +331,17 @@ absl::Span<const CommandSpec> ImageCommands() {
        "gantryctl images --format '{{.Repository}}:{{.Tag}} {{.Size}}'", Images},
       {"pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Fetch an image from a registry", kPullFlags, 1, 1,
        false, "gantryctl pull busybox:1.36", Pull},
-      {"rmi", "[OPTIONS] IMAGE [IMAGE...]", "Remove images", kRemoveFlags, 1, -1, false, "", Remove},
-      {"tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image a further name", {}, 2, 2,
-       false, "gantryctl tag busybox 127.0.0.1:5000/busybox", Tag},
+      {"rmi", "[OPTIONS] IMAGE [IMAGE...]", "Remove images", kRemoveFlags, 1, -1, false, "",
+       Remove},
+      {"tag",
+       "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+       "Give an image a further name",
+       {},
+       2,
+       2,
+       false,
+       "gantryctl tag busybox 127.0.0.1:5000/busybox",
+       Tag},
       {"load", "[OPTIONS]", "Load images from an archive", kLoadFlags, 0, 0, false,
        "gantryctl load -i busybox.tar", Load},
   };

@@ -20,8 +20,8 @@ absl::StatusOr<Value> FindContainer(Context& context, const std::string& name, b
   engine::v1::ContainerDetails details;
   request.set_container(name);
   request.set_size(size);
-  RETURN_IF_ERROR(context.suite().Call("engine", "/gantry.engine.v1.Containers/Inspect", request,
-                                       &details));
+  RETURN_IF_ERROR(
+      context.suite().Call("engine", "/gantry.engine.v1.Containers/Inspect", request, &details));
   return ContainerValue(details, size);
 }
 
@@ -43,8 +43,8 @@ absl::StatusOr<Value> FindVolume(Context& context, const std::string& name) {
   return VolumeValue(volume);
 }
 
-// Nothing of that name, as opposed to an error that stops the search. A name that cannot be one of a
-// container may still be one of an image.
+// Nothing of that name, as opposed to an error that stops the search. A name that cannot be one of
+// a container may still be one of an image.
 bool IsAbsence(const absl::Status& status) {
   return absl::IsNotFound(status) || absl::IsInvalidArgument(status);
 }
@@ -63,8 +63,8 @@ absl::StatusOr<Value> FindAny(Context& context, const std::string& name, bool si
 int Inspect(Context& context, const Arguments& arguments) {
   const std::string type = arguments.Text("type");
   if (!type.empty() && type != "container" && type != "image" && type != "volume") {
-    return context.Fail("cannot inspect", absl::InvalidArgumentError(
-                                              "--type must be container, image or volume"));
+    return context.Fail("cannot inspect",
+                        absl::InvalidArgumentError("--type must be container, image or volume"));
   }
   return InspectEach(context, arguments, [&](const std::string& name) -> absl::StatusOr<Value> {
     const bool size = arguments.Is("size");
@@ -115,18 +115,17 @@ int InspectEach(Context& context, const Arguments& arguments, const FindObject& 
     text_template.emplace(*std::move(parsed));
   }
   Value found = Value::List();
-  const int exit_code =
-      context.ForEach(arguments.positional(), "inspect", false,
-                      [&](const std::string& name) -> absl::Status {
-                        ASSIGN_OR_RETURN(Value object, find(name));
-                        if (text_template) {
-                          ASSIGN_OR_RETURN(std::string text, text_template->Execute(object));
-                          context.out().Write(absl::StrCat(text, "\n"));
-                        } else {
-                          found.Add(std::move(object));
-                        }
-                        return absl::OkStatus();
-                      });
+  const int exit_code = context.ForEach(
+      arguments.positional(), "inspect", false, [&](const std::string& name) -> absl::Status {
+        ASSIGN_OR_RETURN(Value object, find(name));
+        if (text_template) {
+          ASSIGN_OR_RETURN(std::string text, text_template->Execute(object));
+          context.out().Write(absl::StrCat(text, "\n"));
+        } else {
+          found.Add(std::move(object));
+        }
+        return absl::OkStatus();
+      });
   if (!text_template) {
     context.out().Write(
         absl::StrCat(format == "json" ? found.ToJson() : found.ToIndentedJson(), "\n"));
@@ -137,8 +136,8 @@ int InspectEach(Context& context, const Arguments& arguments, const FindObject& 
 absl::Span<const CommandSpec> InspectCommands() {
   static const CommandSpec kCommands[] = {
       {"inspect", "[OPTIONS] NAME|ID [NAME|ID...]",
-       "Show all there is to know about containers, images and volumes", kInspectFlags, 1, -1, false,
-       "gantryctl inspect -f '{{.NetworkSettings.IPAddress}}' web", Inspect},
+       "Show all there is to know about containers, images and volumes", kInspectFlags, 1, -1,
+       false, "gantryctl inspect -f '{{.NetworkSettings.IPAddress}}' web", Inspect},
       {"container inspect", "[OPTIONS] CONTAINER [CONTAINER...]", "Show all about containers",
        kContainerFlags, 1, -1, false, "", InspectContainers},
       {"image inspect", "[OPTIONS] IMAGE [IMAGE...]", "Show all about images", kFormatFlags, 1, -1,

@@ -103,8 +103,8 @@ int Rename(Context& context, const Arguments& arguments) {
   engine::RenameContainerResponse response;
   request.set_container(arguments.positional()[0]);
   request.set_new_name(arguments.positional()[1]);
-  const absl::Status status = context.suite().Call(
-      "engine", "/gantry.engine.v1.Containers/Rename", request, &response);
+  const absl::Status status =
+      context.suite().Call("engine", "/gantry.engine.v1.Containers/Rename", request, &response);
   if (status.ok()) return kExitOk;
   return context.Fail(absl::StrCat("cannot rename \"", request.container(), "\""), status);
 }
@@ -114,9 +114,8 @@ int Wait(Context& context, const Arguments& arguments) {
     engine::WaitContainerRequest request;
     engine::WaitContainerResponse response;
     request.set_container(name);
-    const absl::Status status =
-        context.suite().Call("engine", "/gantry.engine.v1.Containers/Wait", request, &response,
-                             absl::InfiniteDuration());
+    const absl::Status status = context.suite().Call("engine", "/gantry.engine.v1.Containers/Wait",
+                                                     request, &response, absl::InfiniteDuration());
     if (status.ok()) {
       context.out().Write(absl::StrCat(response.exit_code(), "\n"));
       context.out().Flush();  // The next one may take long.
@@ -150,13 +149,34 @@ absl::Span<const CommandSpec> LifecycleCommands() {
        -1, false, "gantryctl kill -s HUP web", Kill},
       {"rm", "[OPTIONS] CONTAINER [CONTAINER...]", "Remove containers", kRemoveFlags, 1, -1, false,
        "gantryctl rm -f $(gantryctl ps -aq)", Remove},
-      {"pause", "CONTAINER [CONTAINER...]", "Freeze all processes of containers", {}, 1, -1, false,
-       "", Pause},
-      {"unpause", "CONTAINER [CONTAINER...]", "Let frozen containers go on", {}, 1, -1, false, "",
+      {"pause",
+       "CONTAINER [CONTAINER...]",
+       "Freeze all processes of containers",
+       {},
+       1,
+       -1,
+       false,
+       "",
+       Pause},
+      {"unpause",
+       "CONTAINER [CONTAINER...]",
+       "Let frozen containers go on",
+       {},
+       1,
+       -1,
+       false,
+       "",
        Unpause},
       {"rename", "CONTAINER NEW_NAME", "Rename a container", {}, 2, 2, false, "", Rename},
-      {"wait", "CONTAINER [CONTAINER...]", "Wait until containers stop, then print their exit codes",
-       {}, 1, -1, false, "", Wait},
+      {"wait",
+       "CONTAINER [CONTAINER...]",
+       "Wait until containers stop, then print their exit codes",
+       {},
+       1,
+       -1,
+       false,
+       "",
+       Wait},
   };
   return kCommands;
 }

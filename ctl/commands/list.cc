@@ -31,8 +31,9 @@ std::string Shorten(std::string text) {
   for (size_t i = 0; i < text.size(); ++i) {
     if ((static_cast<uint8_t>(text[i]) & 0xC0) == 0x80) continue;
     if (++characters == kShortCommand) {
-      const bool more = std::any_of(text.begin() + static_cast<ptrdiff_t>(i) + 1, text.end(),
-                                    [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
+      const bool more =
+          std::any_of(text.begin() + static_cast<ptrdiff_t>(i) + 1, text.end(),
+                      [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
       if (more) return absl::StrCat(text.substr(0, i), "…");
     }
   }
@@ -46,7 +47,8 @@ std::string SizeText(const engine::ContainerSummary& container) {
 
 std::string LabelsText(const engine::ContainerSummary& container) {
   std::vector<std::string> labels;
-  for (const auto& [key, value] : container.labels()) labels.push_back(absl::StrCat(key, "=", value));
+  for (const auto& [key, value] : container.labels())
+    labels.push_back(absl::StrCat(key, "=", value));
   std::sort(labels.begin(), labels.end());
   return EscapeForTerminal(absl::StrJoin(labels, ","));
 }
@@ -104,13 +106,12 @@ int Ps(Context& context, const Arguments& arguments) {
   if (!status.ok()) return context.Fail("cannot list containers", status);
 
   Listing listing;
-  listing.headers = {{"Command", "COMMAND"},     {"CreatedAt", "CREATED AT"},
-                     {"ID", "CONTAINER ID"},     {"Image", "IMAGE"},
-                     {"Labels", "LABELS"},       {"LocalVolumes", "LOCAL VOLUMES"},
-                     {"Mounts", "MOUNTS"},       {"Names", "NAMES"},
-                     {"Networks", "NETWORKS"},   {"Ports", "PORTS"},
-                     {"RunningFor", "CREATED"},  {"Size", "SIZE"},
-                     {"State", "STATE"},         {"Status", "STATUS"}};
+  listing.headers = {
+      {"Command", "COMMAND"}, {"CreatedAt", "CREATED AT"}, {"ID", "CONTAINER ID"},
+      {"Image", "IMAGE"},     {"Labels", "LABELS"},        {"LocalVolumes", "LOCAL VOLUMES"},
+      {"Mounts", "MOUNTS"},   {"Names", "NAMES"},          {"Networks", "NETWORKS"},
+      {"Ports", "PORTS"},     {"RunningFor", "CREATED"},   {"Size", "SIZE"},
+      {"State", "STATE"},     {"Status", "STATUS"}};
   listing.columns = {"ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"};
   if (size) listing.columns.push_back("Size");
   listing.id_column = "ID";
@@ -130,9 +131,10 @@ int Port(Context& context, const Arguments& arguments) {
   engine::InspectContainerRequest request;
   engine::ContainerDetails details;
   request.set_container(name);
-  const absl::Status status = context.suite().Call(
-      "engine", "/gantry.engine.v1.Containers/Inspect", request, &details);
-  if (!status.ok()) return context.Fail(absl::StrCat("cannot show ports of \"", name, "\""), status);
+  const absl::Status status =
+      context.suite().Call("engine", "/gantry.engine.v1.Containers/Inspect", request, &details);
+  if (!status.ok())
+    return context.Fail(absl::StrCat("cannot show ports of \"", name, "\""), status);
   std::string wanted = arguments.positional().size() > 1 ? arguments.positional()[1] : "";
   if (!wanted.empty() && !absl::StrContains(wanted, '/')) wanted += "/tcp";
   bool found = false;
@@ -143,8 +145,8 @@ int Port(Context& context, const Arguments& arguments) {
     found = true;
     std::string host = binding.host_ip().empty() ? "0.0.0.0" : binding.host_ip();
     if (absl::StrContains(host, ':')) host = absl::StrCat("[", host, "]");
-    context.out().Write(absl::StrCat(wanted.empty() ? port + " -> " : "", host, ":",
-                                     binding.host_port(), "\n"));
+    context.out().Write(
+        absl::StrCat(wanted.empty() ? port + " -> " : "", host, ":", binding.host_port(), "\n"));
   }
   if (wanted.empty() || found) return kExitOk;
   return context.Fail(absl::StrCat("cannot show ports of \"", name, "\""),
@@ -175,7 +177,8 @@ int Top(Context& context, const Arguments& arguments) {
 constexpr FlagSpec kPsFlags[] = {
     {"all", 'a', FlagKind::kSwitch, "", "Show all containers (default: only running ones)"},
     {"filter", 'f', FlagKind::kList, "filter",
-     "Only those that match: id name label exited status ancestor before since volume network publish expose"},
+     "Only those that match: id name label exited status ancestor before since volume network "
+     "publish expose"},
     {"format", 0, FlagKind::kText, "string", "'table', 'table TEMPLATE', 'json' or a template"},
     {"last", 'n', FlagKind::kText, "int", "Show the n newest, of any state"},
     {"latest", 'l', FlagKind::kSwitch, "", "Show the newest, of any state"},
@@ -192,11 +195,25 @@ absl::Span<const CommandSpec> ListCommands() {
        "gantryctl ps -a --filter status=exited\n"
        "gantryctl ps --format 'table {{.Names}}\\t{{.Status}}'",
        Ps},
-      {"port", "CONTAINER [PORT[/PROTO]]", "List published ports of a container", {}, 1, 2, false, "",
+      {"port",
+       "CONTAINER [PORT[/PROTO]]",
+       "List published ports of a container",
+       {},
+       1,
+       2,
+       false,
+       "",
        Port},
       // ps(1) has its own flags: they start after the container.
-      {"top", "CONTAINER [ps OPTIONS]", "Show the processes of a container", {}, 1, -1, true,
-       "gantryctl top web -o pid,args", Top},
+      {"top",
+       "CONTAINER [ps OPTIONS]",
+       "Show the processes of a container",
+       {},
+       1,
+       -1,
+       true,
+       "gantryctl top web -o pid,args",
+       Top},
   };
   return kCommands;
 }

@@ -26,8 +26,8 @@ absl::Status SetMoment(const Arguments& arguments, absl::string_view flag,
   google::protobuf::Timestamp* timestamp = (request->*mutable_time)();
   const int64_t seconds = absl::ToUnixSeconds(time);
   timestamp->set_seconds(seconds);
-  timestamp->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+  timestamp->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
   return absl::OkStatus();
 }
 
@@ -42,8 +42,8 @@ absl::StatusOr<engine::LogsRequest> BuildRequest(const Arguments& arguments) {
   int64_t lines = 0;
   // As Docker: a negative number means all.
   if (tail != "all" && !absl::SimpleAtoi(tail, &lines)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("invalid value '", EscapeForTerminal(tail), "' of --tail: use a number or all"));
+    return absl::InvalidArgumentError(absl::StrCat("invalid value '", EscapeForTerminal(tail),
+                                                   "' of --tail: use a number or all"));
   }
   if (tail != "all") request.set_tail(lines < 0 ? -1 : lines);
   RETURN_IF_ERROR(SetMoment(arguments, "since", &engine::LogsRequest::mutable_since, &request));
@@ -54,8 +54,8 @@ absl::StatusOr<engine::LogsRequest> BuildRequest(const Arguments& arguments) {
 // Prints entries until the end of the stream.
 absl::Status PrintEntries(Context& context, const Arguments& arguments,
                           const engine::LogsRequest& request) {
-  ASSIGN_OR_RETURN(Stream stream, context.suite().Open(
-                                      "engine", "/gantry.engine.v1.Containers/Logs", &request));
+  ASSIGN_OR_RETURN(Stream stream,
+                   context.suite().Open("engine", "/gantry.engine.v1.Containers/Logs", &request));
   engine::LogEntry entry;
   // A long line comes in several entries; only its first gets a time.
   bool at_line_start[2] = {true, true};

@@ -15,7 +15,8 @@ struct PullOptions {
   bool quiet = false;
 };
 
-// Pulls, drawing progress on `output`; `name` gets the image's full name. Errors: the image service's.
+// Pulls, drawing progress on `output`; `name` gets the image's full name. Errors: the image
+// service's.
 absl::Status PullImage(Context& context, const PullOptions& options, Output& output,
                        std::string* name);
 

@@ -38,8 +38,8 @@ constexpr char kInspect[] = "/gantry.engine.v1.Containers/Inspect";
 // How long a signal may take to be delivered before we go back to copying bytes.
 constexpr absl::Duration kSignalCall = absl::Seconds(5);
 
-// Docker's code for a container that could not be started: the program, not the engine, is at fault in
-// the first two cases (E.6).
+// Docker's code for a container that could not be started: the program, not the engine, is at fault
+// in the first two cases (E.6).
 int StartFailureCode(const absl::Status& status) {
   if (!absl::IsFailedPrecondition(status) && !absl::IsNotFound(status) &&
       !absl::IsPermissionDenied(status)) {
@@ -58,9 +58,8 @@ bool IsMissingImage(const absl::Status& status) {
   return absl::IsNotFound(status) && absl::StrContains(status.message(), "Unable to find image");
 }
 
-void PrintTimings(
-    Context& context,
-    const google::protobuf::RepeatedPtrField<engine::v1::StepTiming>& timings) {
+void PrintTimings(Context& context,
+                  const google::protobuf::RepeatedPtrField<engine::v1::StepTiming>& timings) {
   std::vector<std::vector<std::string>> rows = {{"STEP", "TIME"}};
   uint64_t total = 0;
   for (const engine::v1::StepTiming& timing : timings) {
@@ -175,8 +174,8 @@ absl::Status ChooseStreams(const Arguments& arguments, SessionOptions* options) 
     } else if (name == "stderr") {
       options->want_stderr = true;
     } else {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "invalid stream '", EscapeForTerminal(stream), "' of --attach: use stdin, stdout or stderr"));
+      return absl::InvalidArgumentError(absl::StrCat("invalid stream '", EscapeForTerminal(stream),
+                                                     "' of --attach: use stdin, stdout or stderr"));
     }
   }
   return absl::OkStatus();
@@ -194,7 +193,10 @@ absl::Status CheckTerminal(Context& context, bool tty, bool want_stdin) {
 class Creation {
  public:
   Creation(Context& context, const Arguments& arguments, bool run)
-      : context_(context), arguments_(arguments), run_(run), detached_(!run || arguments.Is("detach")) {}
+      : context_(context),
+        arguments_(arguments),
+        run_(run),
+        detached_(!run || arguments.Is("detach")) {}
 
   int Run() {
     absl::Status prepared = Prepare();
@@ -218,10 +220,10 @@ class Creation {
 
  private:
   int Fail(const absl::Status& status, int exit_code) {
-    context_.Fail(absl::StrCat("cannot ", run_ ? "run" : "create", " \"",
-                               arguments_.positional().empty() ? "" : arguments_.positional()[0],
-                               "\""),
-                  status);
+    context_.Fail(
+        absl::StrCat("cannot ", run_ ? "run" : "create", " \"",
+                     arguments_.positional().empty() ? "" : arguments_.positional()[0], "\""),
+        status);
     return exit_code;
   }
 
@@ -232,9 +234,8 @@ class Creation {
                      }));
     const std::string pull = arguments_.Text("pull", "missing");
     if (pull != "always" && pull != "missing" && pull != "never") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("invalid value '", EscapeForTerminal(pull),
-                       "' of --pull: use always, missing or never"));
+      return absl::InvalidArgumentError(absl::StrCat("invalid value '", EscapeForTerminal(pull),
+                                                     "' of --pull: use always, missing or never"));
     }
     if (!run_) return absl::OkStatus();
     if (detached_ && arguments_.Has("attach")) {
@@ -371,21 +372,22 @@ absl::StatusOr<int> StartAttached(Context& context, const Arguments& arguments,
 
 int Start(Context& context, const Arguments& arguments) {
   if (!arguments.Is("attach") && !arguments.Is("interactive")) {
-    return context.ForEach(arguments.positional(), "start", true, [&](const std::string& name) {
-      return StartOne(context, name);
-    });
+    return context.ForEach(arguments.positional(), "start", true,
+                           [&](const std::string& name) { return StartOne(context, name); });
   }
   const std::string& name = arguments.positional()[0];
   if (arguments.positional().size() > 1) {
-    return context.Fail("cannot start", absl::InvalidArgumentError(
-                                            "you cannot start and attach multiple containers at once"));
+    return context.Fail(
+        "cannot start",
+        absl::InvalidArgumentError("you cannot start and attach multiple containers at once"));
   }
   absl::StatusOr<int> exit_code = StartAttached(context, arguments, name);
   if (exit_code.ok()) return *exit_code;
   return context.Fail(absl::StrCat("cannot start \"", name, "\""), exit_code.status());
 }
 
-absl::StatusOr<int> AttachTo(Context& context, const Arguments& arguments, const std::string& name) {
+absl::StatusOr<int> AttachTo(Context& context, const Arguments& arguments,
+                             const std::string& name) {
   engine::v1::AttachContainerRequest request;
   engine::v1::AttachAddress address;
   request.set_container(name);
@@ -445,7 +447,8 @@ absl::StatusOr<int> ExecIn(Context& context, const Arguments& arguments) {
   engine::v1::WaitExecResponse ended;
   wait.set_container(words[0]);
   wait.set_exec_id(response.exec_id());
-  RETURN_IF_ERROR(context.suite().Call("engine", kWaitExec, wait, &ended, absl::InfiniteDuration()));
+  RETURN_IF_ERROR(
+      context.suite().Call("engine", kWaitExec, wait, &ended, absl::InfiniteDuration()));
   return ended.exit_code();
 }
 
@@ -485,16 +488,16 @@ constexpr FlagSpec kExecFlags[] = {
 
 absl::Span<const CommandSpec> RunCommands() {
   static const CommandSpec kCommands[] = {
-      {"run", "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-       "Create and run a new container from an image", RunFlags(), 1, -1, true,
+      {"run", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image",
+       RunFlags(), 1, -1, true,
        "gantryctl run --rm -it busybox sh\n"
        "gantryctl run -d --name web -p 8080:80 nginx\n"
        "gantryctl run --rm -v \"$PWD:/src\" -w /src gcc make",
        Run},
       {"create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", CreateFlags(), 1,
        -1, true, "gantryctl create --name job busybox echo hello", Create},
-      {"start", "[OPTIONS] CONTAINER [CONTAINER...]", "Start stopped containers", kStartFlags, 1, -1,
-       false, "gantryctl start -a job", Start},
+      {"start", "[OPTIONS] CONTAINER [CONTAINER...]", "Start stopped containers", kStartFlags, 1,
+       -1, false, "gantryctl start -a job", Start},
       {"attach", "[OPTIONS] CONTAINER", "Join the streams of a running container", kAttachFlags, 1,
        1, false, "gantryctl attach web", Attach},
       {"exec", "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container",

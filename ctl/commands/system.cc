@@ -74,11 +74,11 @@ Value ProcessValue(const debug::InfoResponse& info) {
 }
 
 std::string VersionText(const Value& client, const std::vector<debug::InfoResponse>& servers) {
-  std::string out = absl::StrCat("Client: Gantry\n", " Version:           ",
-                                 client.Find("Version")->ToText(), "\n Git commit:        ",
-                                 client.Find("GitCommit")->ToText(), "\n OS/Arch:           ",
-                                 client.Find("Os")->ToText(), "/", client.Find("Arch")->ToText(),
-                                 "\n");
+  std::string out =
+      absl::StrCat("Client: Gantry\n", " Version:           ", client.Find("Version")->ToText(),
+                   "\n Git commit:        ", client.Find("GitCommit")->ToText(),
+                   "\n OS/Arch:           ", client.Find("Os")->ToText(), "/",
+                   client.Find("Arch")->ToText(), "\n");
   if (servers.empty()) return out;
   absl::StrAppend(&out, "\nServer: Gantry\n");
   for (const debug::InfoResponse& info : servers) {
@@ -100,8 +100,8 @@ int ShowVersion(Context& context, const Arguments& arguments) {
   if (!arguments.Is("client")) {
     for (const absl::string_view process : kProcesses) {
       debug::InfoResponse info;
-      const absl::Status status = context.suite().Call(process, "/gantry.debug.v1.Debug/Info",
-                                                       debug::InfoRequest(), &info);
+      const absl::Status status =
+          context.suite().Call(process, "/gantry.debug.v1.Debug/Info", debug::InfoRequest(), &info);
       if (status.ok()) {
         servers.push_back(std::move(info));
       } else {
@@ -174,7 +174,8 @@ std::vector<InfoLine> InfoLines(const engine::SystemInfoResponse& info) {
 }
 
 std::string InfoText(const engine::SystemInfoResponse& info) {
-  std::string out = absl::StrCat("Client: Gantry\n Version:    ", ::gantry::Version(), "\n\nServer:\n");
+  std::string out =
+      absl::StrCat("Client: Gantry\n Version:    ", ::gantry::Version(), "\n\nServer:\n");
   const std::map<std::string, std::string> facts(info.storage_facts().begin(),
                                                  info.storage_facts().end());
   for (const InfoLine& line : InfoLines(info)) {
@@ -218,7 +219,8 @@ int Info(Context& context, const Arguments& arguments) {
                                                    engine::SystemInfoRequest(), &info);
   if (!status.ok()) {
     if (arguments.Text("format").empty()) {
-      context.out().Write(absl::StrCat("Client: Gantry\n Version:    ", ::gantry::Version(), "\n\nServer:\n"));
+      context.out().Write(
+          absl::StrCat("Client: Gantry\n Version:    ", ::gantry::Version(), "\n\nServer:\n"));
     }
     return context.Fail("cannot read the server's part", status);
   }
@@ -242,13 +244,11 @@ Value FindingValue(absl::string_view process, const debug::Finding& finding) {
 }
 
 std::string FindingText(absl::string_view process, const debug::Finding& finding) {
-  return absl::StrCat(process, ": ", EscapeForTerminal(finding.kind()), " '",
-                      EscapeForTerminal(finding.object()), "' ",
-                      EscapeForTerminal(finding.problem()),
-                      finding.remedy().empty()
-                          ? ""
-                          : absl::StrCat("; ", EscapeForTerminal(finding.remedy())),
-                      "\n");
+  return absl::StrCat(
+      process, ": ", EscapeForTerminal(finding.kind()), " '", EscapeForTerminal(finding.object()),
+      "' ", EscapeForTerminal(finding.problem()),
+      finding.remedy().empty() ? "" : absl::StrCat("; ", EscapeForTerminal(finding.remedy())),
+      "\n");
 }
 
 int Audit(Context& context, const Arguments& arguments) {
@@ -263,8 +263,8 @@ int Audit(Context& context, const Arguments& arguments) {
   Value counts = Value::Object();
   for (const absl::string_view process : kProcesses) {
     debug::AuditResponse response;
-    const absl::Status status = context.suite().Call(
-        process, "/gantry.debug.v1.Debug/Audit", debug::AuditRequest(), &response, kAuditCall);
+    const absl::Status status = context.suite().Call(process, "/gantry.debug.v1.Debug/Audit",
+                                                     debug::AuditRequest(), &response, kAuditCall);
     if (!status.ok()) {
       // A process that cannot be asked may hide anything: not clean.
       exit_code = context.Fail(absl::StrCat("cannot audit gantry-", process), status);
@@ -288,11 +288,13 @@ int Audit(Context& context, const Arguments& arguments) {
   }
   if (format == "json") {
     Value report = Value::Object();
-    report.Set("Leaks", static_cast<uint64_t>(leaks)).Set("Findings", findings).Set("Checked", counts);
+    report.Set("Leaks", static_cast<uint64_t>(leaks))
+        .Set("Findings", findings)
+        .Set("Checked", counts);
     context.out().Write(absl::StrCat(report.ToJson(), "\n"));
   } else {
-    context.out().Write(absl::StrCat(leaks, leaks == 1 ? " leak" : " leaks", " (", checked,
-                                     " objects checked)\n"));
+    context.out().Write(
+        absl::StrCat(leaks, leaks == 1 ? " leak" : " leaks", " (", checked, " objects checked)\n"));
   }
   return leaks == 0 ? exit_code : kExitFailed;
 }
@@ -332,15 +334,16 @@ int FailpointsSet(Context& context, const Arguments& arguments) {
   const std::string& process = arguments.positional()[0];
   const std::string attempt = absl::StrCat("cannot set failpoints of \"", process, "\"");
   if (!IsProcess(process)) {
-    return context.Fail(attempt, absl::InvalidArgumentError(absl::StrCat(
-                                     "there is no such process; use ", absl::StrJoin(kProcesses, ", "))));
+    return context.Fail(attempt,
+                        absl::InvalidArgumentError(absl::StrCat("there is no such process; use ",
+                                                                absl::StrJoin(kProcesses, ", "))));
   }
   debug::SetFailpointsRequest request;
   debug::SetFailpointsResponse response;
-  request.set_specification(absl::StrJoin(
-      absl::MakeConstSpan(arguments.positional()).subspan(1), ";"));
-  const absl::Status status = context.suite().Call(
-      process, "/gantry.debug.v1.Debug/SetFailpoints", request, &response);
+  request.set_specification(
+      absl::StrJoin(absl::MakeConstSpan(arguments.positional()).subspan(1), ";"));
+  const absl::Status status =
+      context.suite().Call(process, "/gantry.debug.v1.Debug/SetFailpoints", request, &response);
   return status.ok() ? kExitOk : context.Fail(attempt, status);
 }
 
@@ -348,7 +351,8 @@ void PrintGarbage(Context& context, absl::string_view verb, const metadata::Garb
   context.out().Write(absl::StrCat(
       verb, " ", item.kind(), " ", EscapeForTerminal(item.namespace_()), "/",
       EscapeForTerminal(item.key()),
-      item.reason().empty() ? "" : absl::StrCat(" (", EscapeForTerminal(item.reason()), ")"), "\n"));
+      item.reason().empty() ? "" : absl::StrCat(" (", EscapeForTerminal(item.reason()), ")"),
+      "\n"));
 }
 
 int Gc(Context& context, const Arguments& arguments) {
@@ -364,8 +368,9 @@ int Gc(Context& context, const Arguments& arguments) {
     return kExitOk;
   }
   metadata::CollectResponse collected;
-  const absl::Status status = context.suite().Call("metadata", "/gantry.metadata.v1.Garbage/Collect",
-                                                   metadata::CollectRequest(), &collected, kSlowCall);
+  const absl::Status status =
+      context.suite().Call("metadata", "/gantry.metadata.v1.Garbage/Collect",
+                           metadata::CollectRequest(), &collected, kSlowCall);
   if (!status.ok()) return context.Fail("cannot collect garbage", status);
   for (const metadata::GarbageItem& item : collected.removed()) {
     PrintGarbage(context, "removed", item);
@@ -394,8 +399,8 @@ int Overhead(Context& context, const Arguments& arguments) {
   int exit_code = kExitOk;
   for (const absl::string_view process : kProcesses) {
     debug::InfoResponse info;
-    const absl::Status status = context.suite().Call(process, "/gantry.debug.v1.Debug/Info",
-                                                     debug::InfoRequest(), &info);
+    const absl::Status status =
+        context.suite().Call(process, "/gantry.debug.v1.Debug/Info", debug::InfoRequest(), &info);
     if (!status.ok()) {
       exit_code = context.Fail(absl::StrCat("cannot ask gantry-", process), status);
       continue;
@@ -430,20 +435,48 @@ absl::Span<const CommandSpec> SystemCommands() {
   static const CommandSpec kCommands[] = {
       {"version", "[OPTIONS]", "Show the versions of gantryctl and of every process", kVersionFlags,
        0, 0, false, "", ShowVersion},
-      {"info", "[OPTIONS]", "Show facts about the whole suite", kFormatFlags, 0, 0, false, "", Info},
+      {"info", "[OPTIONS]", "Show facts about the whole suite", kFormatFlags, 0, 0, false, "",
+       Info},
       {"system audit", "[OPTIONS]",
        "Compare all records with kernel and disk; 0 leaks is exit code 0", kAuditFlags, 0, 0, false,
        "", Audit},
-      {"system failpoints ls", "[PROCESS...]", "List the named failure points of processes", {}, 0,
-       -1, false, "", FailpointsList},
-      {"system failpoints set", "PROCESS SPECIFICATION...",
-       "Arm failure points: name=error|delay(ms)|kill|pause|enospc|off[@n]", {}, 2, -1, false,
-       "gantryctl system failpoints set engine 'engine.create.commit=error@2'", FailpointsSet},
+      {"system failpoints ls",
+       "[PROCESS...]",
+       "List the named failure points of processes",
+       {},
+       0,
+       -1,
+       false,
+       "",
+       FailpointsList},
+      {"system failpoints set",
+       "PROCESS SPECIFICATION...",
+       "Arm failure points: name=error|delay(ms)|kill|pause|enospc|off[@n]",
+       {},
+       2,
+       -1,
+       false,
+       "gantryctl system failpoints set engine 'engine.create.commit=error@2'",
+       FailpointsSet},
       {"system gc", "[OPTIONS]", "Remove what nothing refers to any more", kGcFlags, 0, 0, false,
        "gantryctl system gc -n -v", Gc},
-      {"system metrics", "[PROCESS...]", "Print the Prometheus text of processes", {}, 0, -1, false,
-       "", Metrics},
-      {"system overhead", "", "Show how much memory the suite itself takes", {}, 0, 0, false, "",
+      {"system metrics",
+       "[PROCESS...]",
+       "Print the Prometheus text of processes",
+       {},
+       0,
+       -1,
+       false,
+       "",
+       Metrics},
+      {"system overhead",
+       "",
+       "Show how much memory the suite itself takes",
+       {},
+       0,
+       0,
+       false,
+       "",
        Overhead},
   };
   return kCommands;

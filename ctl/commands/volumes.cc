@@ -52,8 +52,8 @@ int List(Context& context, const Arguments& arguments) {
     const std::string key = SplitPair(filter).first;
     if (key != "name" && key != "driver" && key != "label") {
       return context.Fail("cannot list volumes",
-                          absl::InvalidArgumentError(absl::StrCat(
-                              "unknown filter '", key, "': use name, driver or label")));
+                          absl::InvalidArgumentError(absl::StrCat("unknown filter '", key,
+                                                                  "': use name, driver or label")));
     }
   }
   engine::ListVolumesRequest request;

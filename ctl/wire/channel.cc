@@ -94,13 +94,10 @@ void Channel::AddMetadata(absl::string_view name, absl::string_view value) {
 
 absl::StatusOr<std::unique_ptr<Call>> Channel::Open(absl::string_view method,
                                                     absl::Duration timeout) {
-  std::vector<Header> headers = {{":method", "POST"},
-                                 {":scheme", "http"},
-                                 {":path", std::string(method)},
-                                 {":authority", "localhost"},
-                                 {"te", "trailers"},
-                                 {"content-type", "application/grpc"},
-                                 {"user-agent", "gantryctl"}};
+  std::vector<Header> headers = {
+      {":method", "POST"},         {":scheme", "http"}, {":path", std::string(method)},
+      {":authority", "localhost"}, {"te", "trailers"},  {"content-type", "application/grpc"},
+      {"user-agent", "gantryctl"}};
   const Deadline deadline = Deadline::After(timeout);
   if (!deadline.never()) headers.push_back({"grpc-timeout", FormatTimeout(timeout)});
   headers.insert(headers.end(), metadata_.begin(), metadata_.end());
@@ -191,8 +188,8 @@ absl::Status Call::OnHeaders(const std::vector<Header>& headers, bool end) {
   std::string message;
   for (const Header& header : headers) {
     if (header.name == ":status" && header.value != "200") {
-      return absl::UnavailableError(
-          absl::StrCat("the service answered with HTTP status ", header.value, ", which no gRPC service does"));
+      return absl::UnavailableError(absl::StrCat("the service answered with HTTP status ",
+                                                 header.value, ", which no gRPC service does"));
     }
     if (header.name == "grpc-status") {
       code = ParseCode(header.value);

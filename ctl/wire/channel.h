@@ -2,7 +2,8 @@
 // either direction, one call at a time per channel. It exists because a command's own start is part
 // of its latency: gRPC's C++ library takes 3 ms to come up, this 0.1 ms (docs/performance.md).
 //
-//   ASSIGN_OR_RETURN(std::unique_ptr<Channel> channel, Channel::Connect("/run/gantry/engine.sock"));
+//   ASSIGN_OR_RETURN(std::unique_ptr<Channel> channel,
+//   Channel::Connect("/run/gantry/engine.sock"));
 //   RETURN_IF_ERROR(channel->Unary("/gantry.engine.v1.Containers/List", request, &response,
 //                                  absl::Seconds(10)));
 //

@@ -108,8 +108,7 @@ class ChannelTest : public ::testing::Test {
     if (server_) server_->Shutdown(std::chrono::system_clock::now());
   }
 
-  absl::Status Info(debug::v1::InfoResponse* response,
-                    absl::Duration timeout = absl::Seconds(30)) {
+  absl::Status Info(debug::v1::InfoResponse* response, absl::Duration timeout = absl::Seconds(30)) {
     return channel_->Unary("/gantry.debug.v1.Debug/Info", debug::v1::InfoRequest(), response,
                            timeout);
   }
@@ -140,9 +139,9 @@ TEST_F(ChannelTest, OneConnectionServesManyCalls) {
 
 TEST_F(ChannelTest, StatusAndItsTextArrive) {
   debug::v1::SetFailpointsResponse response;
-  const absl::Status status = channel_->Unary("/gantry.debug.v1.Debug/SetFailpoints",
-                                              debug::v1::SetFailpointsRequest(), &response,
-                                              absl::Seconds(30));
+  const absl::Status status =
+      channel_->Unary("/gantry.debug.v1.Debug/SetFailpoints", debug::v1::SetFailpointsRequest(),
+                      &response, absl::Seconds(30));
   EXPECT_EQ(status, absl::NotFoundError("no failpoint '100%'\nnor ünïcode"));
   debug::v1::InfoResponse info;
   EXPECT_OK(Info(&info)) << "an error does not hurt the connection";
@@ -150,15 +149,15 @@ TEST_F(ChannelTest, StatusAndItsTextArrive) {
 
 TEST_F(ChannelTest, UnknownMethodsAreUnimplemented) {
   debug::v1::InfoResponse response;
-  EXPECT_THAT(channel_->Unary("/no.Such/Method", debug::v1::InfoRequest(), &response,
-                              absl::Seconds(30)),
-              Fails(absl::StatusCode::kUnimplemented, ""));
+  EXPECT_THAT(
+      channel_->Unary("/no.Such/Method", debug::v1::InfoRequest(), &response, absl::Seconds(30)),
+      Fails(absl::StatusCode::kUnimplemented, ""));
 }
 
 TEST_F(ChannelTest, LargeAnswersPassTheWindows) {
   debug::v1::MetricsResponse response;
-  ASSERT_OK(channel_->Unary("/gantry.debug.v1.Debug/Metrics", debug::v1::MetricsRequest(), &response,
-                            absl::Seconds(60)));
+  ASSERT_OK(channel_->Unary("/gantry.debug.v1.Debug/Metrics", debug::v1::MetricsRequest(),
+                            &response, absl::Seconds(60)));
   EXPECT_EQ(response.text().size(), 20u << 20);
 }
 

@@ -347,8 +347,7 @@ absl::Status Connection::OnReset(const Frame& frame) {
   // After the end of its answer a server resets what it did not care to read: no news.
   if (frame.stream != stream_ || peer_ended_) return absl::OkStatus();
   we_ended_ = peer_ended_ = true;
-  events_.push_back(
-      {StreamEvent::Kind::kReset, {}, "", ReadBigEndian(frame.payload, 0, 4), true});
+  events_.push_back({StreamEvent::Kind::kReset, {}, "", ReadBigEndian(frame.payload, 0, 4), true});
   return absl::OkStatus();
 }
 

@@ -1,9 +1,9 @@
 // One HTTP/2 connection, client side (RFC 9113), as far as gRPC over a unix socket needs it: one
-// stream after the other, each the peer's only one at its time. Frames, settings, pings, flow control
-// in both directions, header blocks that span frames, resets and going away.
+// stream after the other, each the peer's only one at its time. Frames, settings, pings, flow
+// control in both directions, header blocks that span frames, resets and going away.
 //
-// Nothing is sent until the first request is complete or large: preface, settings, headers and a small
-// message leave in one write, which is what makes a short command short.
+// Nothing is sent until the first request is complete or large: preface, settings, headers and a
+// small message leave in one write, which is what makes a short command short.
 #pragma once
 
 #include <cstdint>
@@ -38,15 +38,15 @@ class Connection {
   // Errors: Unavailable — the peer is going away.
   absl::Status OpenStream(const std::vector<Header>& headers);
 
-  // Sends bytes as the peer's windows allow, reading frames while they do not. With `end` we send no
-  // more. Bytes may wait in the buffer until Flush or Next.
+  // Sends bytes as the peer's windows allow, reading frames while they do not. With `end` we send
+  // no more. Bytes may wait in the buffer until Flush or Next.
   absl::Status SendData(absl::string_view bytes, bool end, const Deadline& deadline);
 
   // Sends what is buffered.
   absl::Status Flush(const Deadline& deadline);
 
-  // The next event of the open stream. Errors: DeadlineExceeded; Unavailable — the connection broke;
-  // Internal — the peer broke the protocol.
+  // The next event of the open stream. Errors: DeadlineExceeded; Unavailable — the connection
+  // broke; Internal — the peer broke the protocol.
   absl::StatusOr<StreamEvent> Next(const Deadline& deadline);
 
   // Forgets the stream; tells the peer when it was not over.
@@ -75,8 +75,8 @@ class Connection {
   absl::Status OnGoAway(const Frame& frame);
 
   std::unique_ptr<Transport> transport_;
-  std::string out_;       // Frames that are not sent yet.
-  std::string in_;        // Bytes read and not yet used, from in_begin_.
+  std::string out_;  // Frames that are not sent yet.
+  std::string in_;   // Bytes read and not yet used, from in_begin_.
   size_t in_begin_ = 0;
   HeaderDecoder decoder_;
 

@@ -66,8 +66,7 @@ constexpr uint8_t kDataFrame = 0, kHeadersFrame = 1, kResetFrame = 3, kSettingsF
 
 class ConnectionTest : public ::testing::Test {
  protected:
-  ConnectionTest()
-      : connection_(std::make_unique<ScriptedTransport>(&incoming_, &written_, 100)) {}
+  ConnectionTest() : connection_(std::make_unique<ScriptedTransport>(&incoming_, &written_, 100)) {}
 
   void Open() { ASSERT_OK(connection_.OpenStream({{":method", "POST"}})); }
   absl::StatusOr<StreamEvent> Next() { return connection_.Next(Deadline::Never()); }
@@ -132,8 +131,8 @@ TEST_F(ConnectionTest, StripsPaddingAndPriority) {
 
 TEST_F(ConnectionTest, AnswersPingsAndSettings) {
   Open();
-  incoming_ = Frame(kSettingsFrame, 0, 0, Setting(5, 20000)) +
-              Frame(kPingFrame, 0, 0, "pingpong") + Frame(kDataFrame, 1, 1, "x");
+  incoming_ = Frame(kSettingsFrame, 0, 0, Setting(5, 20000)) + Frame(kPingFrame, 0, 0, "pingpong") +
+              Frame(kDataFrame, 1, 1, "x");
   ASSERT_OK(Next());
   EXPECT_TRUE(absl::StrContains(written_, Frame(kPingFrame, 1, 0, "pingpong")));
   EXPECT_TRUE(absl::StrContains(written_, Frame(kSettingsFrame, 1, 0, "")));
@@ -142,7 +141,8 @@ TEST_F(ConnectionTest, AnswersPingsAndSettings) {
 TEST_F(ConnectionTest, WaitsForThePeersWindow) {
   Open();
   // 65535 bytes may go at once; the rest needs a window for the stream and for the connection.
-  incoming_ = Frame(kWindowFrame, 0, 1, Number32(100000)) + Frame(kWindowFrame, 0, 0, Number32(100000));
+  incoming_ =
+      Frame(kWindowFrame, 0, 1, Number32(100000)) + Frame(kWindowFrame, 0, 0, Number32(100000));
   ASSERT_OK(connection_.SendData(std::string(100000, 'Q'), true, Deadline::Never()));
   ASSERT_OK(connection_.Flush(Deadline::Never()));
   EXPECT_EQ(incoming_, "") << "both updates were needed";
@@ -153,9 +153,9 @@ TEST_F(ConnectionTest, ASmallerWindowOfSettingsMayPushItBelowZero) {
   Open();
   ASSERT_OK(connection_.SendData(std::string(60000, 'd'), false, Deadline::Never()));
   // New initial window 10000: ours is now 65535 - 60000 - 55535 = -50000.
-  incoming_ = Frame(kSettingsFrame, 0, 0, Setting(4, 10000)) +
-              Frame(kWindowFrame, 0, 0, Number32(100000)) +
-              Frame(kWindowFrame, 0, 1, Number32(50000)) + Frame(kWindowFrame, 0, 1, Number32(5545));
+  incoming_ =
+      Frame(kSettingsFrame, 0, 0, Setting(4, 10000)) + Frame(kWindowFrame, 0, 0, Number32(100000)) +
+      Frame(kWindowFrame, 0, 1, Number32(50000)) + Frame(kWindowFrame, 0, 1, Number32(5545));
   ASSERT_OK(connection_.SendData(std::string(5535, 'e'), false, Deadline::Never()));
   ASSERT_OK(connection_.SendData(std::string(10, 'f'), true, Deadline::Never()));
   EXPECT_EQ(incoming_, "");
@@ -187,7 +187,8 @@ TEST_F(ConnectionTest, TellsResets) {
 
 TEST_F(ConnectionTest, AFarewellSparesTheCallItStillAnswers) {
   Open();
-  incoming_ = Frame(kGoAwayFrame, 0, 0, Number32(1) + Number32(0)) + Frame(kDataFrame, 1, 1, "late");
+  incoming_ =
+      Frame(kGoAwayFrame, 0, 0, Number32(1) + Number32(0)) + Frame(kDataFrame, 1, 1, "late");
   const auto event = Next();
   ASSERT_OK(event);
   EXPECT_EQ(event->data, "late");

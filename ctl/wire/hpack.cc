@@ -84,9 +84,9 @@ static_assert(std::size(kStaticTable) == 61);
 // symbols, and follow those of the length before. So the number of codes of each length and the
 // symbols in that order say it all.
 constexpr int kLongestCode = 30;
-constexpr uint8_t kCodesOfLength[kLongestCode + 1] = {0, 0, 0, 0,  0,  10, 26, 32, 6, 0,  5,
-                                                      3, 2, 6, 2,  3,  0,  0,  0,  3, 8,  13,
-                                                      26, 29, 12, 4, 15, 19, 29, 0, 4};
+constexpr uint8_t kCodesOfLength[kLongestCode + 1] = {0,  0,  0,  0, 0,  10, 26, 32, 6, 0, 5,
+                                                      3,  2,  6,  2, 3,  0,  0,  0,  3, 8, 13,
+                                                      26, 29, 12, 4, 15, 19, 29, 0,  4};
 constexpr uint16_t kEndOfString = 256;
 constexpr uint16_t kSymbols[] = {
     48,  49,  50,  97,  99,  101, 105, 111, 115, 116, 32,  37,  45,  46,  47,  51,  52,  53,  54,

@@ -24,7 +24,8 @@ struct Header {
   }
 };
 
-// Appends `name: value` to a header block, as a literal that no table remembers. `name` is lower case.
+// Appends `name: value` to a header block, as a literal that no table remembers. `name` is lower
+// case.
 void AppendHeader(absl::string_view name, absl::string_view value, std::string* block);
 
 // The text a Huffman-coded string stands for (RFC 7541, 5.2 and appendix B).

@@ -22,9 +22,10 @@ TEST(HuffmanTest, DecodesTheExamplesOfTheRfc) {
   EXPECT_EQ(*DecodeHuffman(Hex("25a849e95bb8e8b4bf")), "custom-value");
   EXPECT_EQ(*DecodeHuffman(Hex("d07abe941054d444a8200595040b8166e082a62d1bff")),
             "Mon, 21 Oct 2013 20:13:21 GMT");
-  EXPECT_EQ(*DecodeHuffman(Hex("94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c0"
-                               "03ed4ee5b1063d5007")),
-            "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1");
+  EXPECT_EQ(
+      *DecodeHuffman(Hex("94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c0"
+                         "03ed4ee5b1063d5007")),
+      "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1");
 }
 
 TEST(HuffmanTest, LongCodesOfRareBytes) {
@@ -35,7 +36,8 @@ TEST(HuffmanTest, LongCodesOfRareBytes) {
 }
 
 TEST(HuffmanTest, RefusesTheEndSymbolAndWrongPadding) {
-  EXPECT_THAT(DecodeHuffman(Hex("fffffffc")), Fails(absl::StatusCode::kInvalidArgument, "end-of-string"));
+  EXPECT_THAT(DecodeHuffman(Hex("fffffffc")),
+              Fails(absl::StatusCode::kInvalidArgument, "end-of-string"));
   EXPECT_THAT(DecodeHuffman(Hex("1fff")), Fails(absl::StatusCode::kInvalidArgument, "padding"));
   // 'a' is 00011, then padding with zeros instead of ones.
   EXPECT_THAT(DecodeHuffman(Hex("18")), Fails(absl::StatusCode::kInvalidArgument, "padding"));
@@ -45,10 +47,10 @@ TEST(HuffmanTest, RefusesTheEndSymbolAndWrongPadding) {
 TEST(HeaderDecoderTest, DecodesTheResponsesOfTheRfc) {
   HeaderDecoder decoder;
   // The example's table has 256 bytes: said by a size update in front (0x3F 0xE1 0x01).
-  const auto first = decoder.Decode(
-      Hex("3fe101"
-          "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b"
-          "97c8e9ae82ae43d3"));
+  const auto first = decoder.Decode(Hex(
+      "3fe101"
+      "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b"
+      "97c8e9ae82ae43d3"));
   ASSERT_OK(first);
   EXPECT_THAT(*first, ElementsAre(Header{":status", "302"}, Header{"cache-control", "private"},
                                   Header{"date", "Mon, 21 Oct 2013 20:13:21 GMT"},

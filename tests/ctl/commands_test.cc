@@ -11,6 +11,7 @@
 #include "tests/ctl/fake_suite.h"
 #include "tests/support/command.h"
 #include "tests/support/pty.h"
+#include "tests/support/suite.h"
 
 namespace gantry {
 namespace {
@@ -25,7 +26,7 @@ using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-std::string Program() { return absl::StrCat(::getenv("GANTRY_BIN"), "/gantryctl"); }
+std::string Program() { return testing::BinDirectory() + "/gantryctl"; }
 
 class CommandsTest : public ::testing::Test {
  protected:
@@ -79,8 +80,9 @@ TEST_F(CommandsTest, RunKeepsStreamsApartAndPassesTheExitCode) {
 }
 
 TEST_F(CommandsTest, RunSendsTheFlags) {
-  const CommandResult result = Ctl({"run", "-d", "-e", "FROM_CALLER", "-e", "A=1", "-p", "80:81/udp",
-                                    "--privileged", "-v", "/a:/b:ro", "busybox", "echo", "-d"});
+  const CommandResult result =
+      Ctl({"run", "-d", "-e", "FROM_CALLER", "-e", "A=1", "-p", "80:81/udp", "--privileged", "-v",
+           "/a:/b:ro", "busybox", "echo", "-d"});
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, MatchesRegex("[0-9a-f]{64}\n"));
   EXPECT_EQ(result.err, "WARNING: everything is allowed\n");
@@ -132,7 +134,8 @@ TEST_F(CommandsTest, RunPullsWhatIsMissing) {
 }
 
 TEST_F(CommandsTest, RunTimingAndCidfile) {
-  const CommandResult result = Ctl({"run", "--rm", "--timing", "--cidfile", In("cid"), "busybox", "true"});
+  const CommandResult result =
+      Ctl({"run", "--rm", "--timing", "--cidfile", In("cid"), "busybox", "true"});
   EXPECT_EQ(result.code, 0);
   EXPECT_EQ(result.err,
             "STEP       TIME\n"
@@ -141,24 +144,26 @@ TEST_F(CommandsTest, RunTimingAndCidfile) {
             "shim       1.500 ms\n"
             "start      1.500 ms\n"
             "total      6.000 ms\n");
-  EXPECT_EQ(sys::ReadFile(In("cid"))->size(), 64u);
+  const absl::StatusOr<std::string> id = sys::ReadFile(In("cid"));
+  ASSERT_OK(id);
+  EXPECT_EQ(id->size(), 64u);
   EXPECT_EQ(Ctl({"run", "--cidfile", In("cid"), "busybox", "true"}).code, 125) << "it is there";
   EXPECT_EQ(Ctl({"run", "--cidfile", In("new"), "busybox", "nothing"}).code, 127);
   EXPECT_FALSE(sys::Exists(In("new"))) << "nothing was made";
 }
 
 TEST_F(CommandsTest, SignalsAreForwarded) {
-  const CommandResult result =
-      Shell("$CTL run --name s busybox hang > $DIR/out & pid=$!; "
-            "until grep -q ready $DIR/out; do sleep 0.01; done; kill -USR1 $pid; wait $pid; echo $?");
+  const CommandResult result = Shell(
+      "$CTL run --name s busybox hang > $DIR/out & pid=$!; "
+      "until grep -q ready $DIR/out; do sleep 0.01; done; kill -USR1 $pid; wait $pid; echo $?");
   EXPECT_EQ(result.out, "138\n") << result;
   EXPECT_THAT(suite_->signals(), ElementsAre("10"));
 }
 
 TEST_F(CommandsTest, WithoutProxySignalsEndTheClient) {
-  const CommandResult result =
-      Shell("$CTL run --sig-proxy=false busybox hang > $DIR/out & pid=$!; "
-            "until grep -q ready $DIR/out; do sleep 0.01; done; kill -TERM $pid; wait $pid; echo $?");
+  const CommandResult result = Shell(
+      "$CTL run --sig-proxy=false busybox hang > $DIR/out & pid=$!; "
+      "until grep -q ready $DIR/out; do sleep 0.01; done; kill -TERM $pid; wait $pid; echo $?");
   EXPECT_EQ(result.out, "143\n") << result;
   EXPECT_TRUE(suite_->signals().empty());
 }
@@ -261,14 +266,15 @@ TEST_F(CommandsTest, DuplicateNamesAreSaid) {
 }
 
 TEST_F(CommandsTest, PsPrintsDockersTable) {
-  const std::string id = RunDetached(
-      {"--name", "web", "-p", "8080:80", "-l", "tier=front", "busybox", "echo", "a rather long text"});
-  EXPECT_EQ(Ctl({"ps"}).out,
-            absl::StrCat("CONTAINER ID   IMAGE            COMMAND                  CREATED         "
-                         "STATUS         PORTS                  NAMES\n",
-                         id.substr(0, 12),
-                         "   busybox:latest   \"echo a rather long …\"   3 minutes ago   Up 3 minutes "
-                         "  0.0.0.0:8080->80/tcp   web\n"));
+  const std::string id = RunDetached({"--name", "web", "-p", "8080:80", "-l", "tier=front",
+                                      "busybox", "echo", "a rather long text"});
+  EXPECT_EQ(
+      Ctl({"ps"}).out,
+      absl::StrCat("CONTAINER ID   IMAGE            COMMAND                  CREATED         "
+                   "STATUS         PORTS                  NAMES\n",
+                   id.substr(0, 12),
+                   "   busybox:latest   \"echo a rather long …\"   3 minutes ago   Up 3 minutes "
+                   "  0.0.0.0:8080->80/tcp   web\n"));
   EXPECT_EQ(Ctl({"ps", "-q"}).out, id.substr(0, 12) + "\n");
   EXPECT_EQ(Ctl({"ps", "-q", "--no-trunc"}).out, id + "\n");
   EXPECT_EQ(Ctl({"container", "ls", "--format", "table {{.Names}}\\t{{.Label \"tier\"}}"}).out,
@@ -305,8 +311,9 @@ TEST_F(CommandsTest, ImagesTable) {
             "busybox                  latest    cccccccccccc   2 hours ago   1.98MB\n"
             "<none>                   <none>    dddddddddddd   3 days ago    0B\n");
   EXPECT_EQ(Ctl({"images", "-q", "--filter", "dangling=true"}).out, "dddddddddddd\n");
-  EXPECT_EQ(Ctl({"images", "--filter", "reference=busy*", "--format", "{{.Repository}}:{{.Tag}}"}).out,
-            "busybox:latest\n");
+  EXPECT_EQ(
+      Ctl({"images", "--filter", "reference=busy*", "--format", "{{.Repository}}:{{.Tag}}"}).out,
+      "busybox:latest\n");
   EXPECT_EQ(Ctl({"images", "--filter", "since=busybox", "-q"}).out, "");
   EXPECT_EQ(Ctl({"images", "--filter", "before=busybox", "-q"}).out, "dddddddddddd\n");
   EXPECT_EQ(Ctl({"images", "--filter", "colour=red"}).code, 1);
@@ -396,7 +403,8 @@ TEST_F(CommandsTest, EventsInDockersWords) {
             "2023-11-14T22:13:21.000000000Z container start c1\n"
             "2023-11-14T22:13:23.000000000Z container die c1 (exitCode=3)\n");
   EXPECT_EQ(Ctl({"events", "--since", "10m", "--until", "0s", "--filter", "event=die", "--format",
-                 "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.exitCode}}"}).out,
+                 "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.exitCode}}"})
+                .out,
             "die c1 3\n");
   EXPECT_EQ(Ctl({"events", "--until", "0s", "--filter", "container=other"}).out, "");
   EXPECT_EQ(Ctl({"events", "--until", "0s", "--filter", "colour=red"}).code, 1);
@@ -458,11 +466,12 @@ TEST_F(CommandsTest, AServiceThatIsDownIsNamed) {
   suite_->StopProcess("image");
   const CommandResult images = Ctl({"images"});
   EXPECT_EQ(images.code, 1);
-  EXPECT_EQ(images.err,
-            absl::StrCat("gantryctl: cannot list images: Cannot connect to the Gantry image at unix://",
-                         suite_->directory(), "/image.sock; is it running?\n",
-                         "hint: start the suite with deploy/quickstart, or name another one with "
-                         "GANTRY_HOST or -H\n"));
+  EXPECT_EQ(
+      images.err,
+      absl::StrCat("gantryctl: cannot list images: Cannot connect to the Gantry image at unix://",
+                   suite_->directory(), "/image.sock; is it running?\n",
+                   "hint: start the suite with deploy/quickstart, or name another one with "
+                   "GANTRY_HOST or -H\n"));
   EXPECT_EQ(Ctl({"ps"}).code, 0) << "the others still work";
   EXPECT_EQ(Ctl({"-H", "unix:///no/such", "ps"}).code, 1);
   EXPECT_EQ(Ctl({"-H", "unix:///no/such", "run", "busybox"}).code, 125);
@@ -471,10 +480,19 @@ TEST_F(CommandsTest, AServiceThatIsDownIsNamed) {
 TEST_F(CommandsTest, HelpAsksNobody) {
   CommandOptions options;
   options.environment = {"GANTRY_HOST=unix:///no/such"};
-  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
-           {}, {"help"}, {"--help"}, {"-h"}, {"help", "run"}, {"run", "--help"}, {"ps", "-h"},
-           {"volume"}, {"volume", "--help"}, {"image", "ls", "--help"}, {"version", "--client"},
-           {"--version"}}) {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{},
+                                             {"help"},
+                                             {"--help"},
+                                             {"-h"},
+                                             {"help", "run"},
+                                             {"run", "--help"},
+                                             {"ps", "-h"},
+                                             {"volume"},
+                                             {"volume", "--help"},
+                                             {"image", "ls", "--help"},
+                                             {"version", "--client"},
+                                             {"--version"}}) {
     std::vector<std::string> argv = words;
     argv.insert(argv.begin(), Program());
     const CommandResult result = testing::RunCommand(argv, options);

@@ -79,7 +79,8 @@ Status NoContainer(const std::string& name) {
 }
 
 bool IsProgram(const std::string& name) {
-  for (const char* known : {"echo", "err", "exit", "cat", "size", "hang", "vanish", "flood", "true"}) {
+  for (const char* known :
+       {"echo", "err", "exit", "cat", "size", "hang", "vanish", "flood", "true"}) {
     if (name == known) return true;
   }
   return false;
@@ -94,7 +95,8 @@ class ContainersService final : public engine::Containers::Service {
     std::lock_guard lock(state_->mutex);
     state_->last_create = *request;
     const engine::ContainerConfig& config = request->config();
-    const bool pulled = std::count(state_->pulled.begin(), state_->pulled.end(), config.image()) > 0;
+    const bool pulled =
+        std::count(state_->pulled.begin(), state_->pulled.end(), config.image()) > 0;
     if (config.image() != "busybox" && !pulled) {
       return {StatusCode::NOT_FOUND,
               absl::StrCat("Unable to find image '", config.image(), ":latest' locally")};
@@ -445,7 +447,8 @@ class ImagesService final : public image::v1::Images::Service {
     Fill(response);
     return Status::OK;
   }
-  Status Tag(ServerContext*, const image::v1::TagImageRequest*, image::v1::TagImageResponse*) override {
+  Status Tag(ServerContext*, const image::v1::TagImageRequest*,
+             image::v1::TagImageResponse*) override {
     return Status::OK;
   }
   Status Remove(ServerContext*, const image::v1::RemoveImageRequest* request,
@@ -482,7 +485,7 @@ class ImagesService final : public image::v1::Images::Service {
 class JournalService final : public metadata::v1::Journal::Service {
   // `Status` alone is a call of this service.
   grpc::Status Read(ServerContext*, const metadata::v1::ReadJournalRequest* request,
-              grpc::ServerWriter<metadata::v1::JournalEntry>* writer) override {
+                    grpc::ServerWriter<metadata::v1::JournalEntry>* writer) override {
     containerd::events::ContainerCreate create;
     create.set_id("c1");
     create.set_image("docker.io/library/busybox:latest");
@@ -497,8 +500,7 @@ class JournalService final : public metadata::v1::Journal::Service {
     exit.set_exit_status(3);
     Send("/tasks/exit", exit, "gantry", writer);
     Send("/snapshot/remove", exit, "gantry", writer);
-    return request->follow() ? grpc::Status(StatusCode::UNAVAILABLE, "stopping")
-                              : grpc::Status::OK;
+    return request->follow() ? grpc::Status(StatusCode::UNAVAILABLE, "stopping") : grpc::Status::OK;
   }
   template <typename Message>
   void Send(const char* topic, const Message& message, const char* name_space,
@@ -726,8 +728,7 @@ absl::StatusOr<std::unique_ptr<FakeSuite>> FakeSuite::Start() {
   suite->state_->shim_socket = suite->directory() + "/shim";
   ASSIGN_OR_RETURN(sys::UniqueFd listener, sys::ListenUnix(suite->state_->shim_socket));
   suite->stop_ = sys::UniqueFd(::eventfd(0, EFD_CLOEXEC));
-  suite->shim_ =
-      std::thread(ServeShims, std::move(listener), suite->stop_.get(), suite->state_);
+  suite->shim_ = std::thread(ServeShims, std::move(listener), suite->stop_.get(), suite->state_);
   for (const std::string process :
        {"metadata", "snapshotter", "image", "task", "engine", "gateway"}) {
     grpc::ServerBuilder builder;

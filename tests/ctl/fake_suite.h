@@ -2,8 +2,8 @@
 // metadata and debug services on sockets in a directory, and shims that play programs.
 //
 // Programs are the first word of a container's command: `echo A…` and `err A…` print to a stream,
-// `exit N` ends, `cat` copies its input, `size` prints the window at every change, `hang` waits for a
-// signal and ends with 128 + n, `vanish` closes the connection without a word, `flood N` prints N
+// `exit N` ends, `cat` copies its input, `size` prints the window at every change, `hang` waits for
+// a signal and ends with 128 + n, `vanish` closes the connection without a word, `flood N` prints N
 // bytes. Anything else: no such executable.
 #pragma once
 
