@@ -61,10 +61,10 @@ struct NamespaceType {
   const char* name;
   int flag;
 };
-constexpr NamespaceType kNamespaceTypes[] = {
-    {"user", CLONE_NEWUSER}, {"mount", CLONE_NEWNS},     {"pid", CLONE_NEWPID},
-    {"network", CLONE_NEWNET}, {"ipc", CLONE_NEWIPC},    {"uts", CLONE_NEWUTS},
-    {"cgroup", CLONE_NEWCGROUP}, {"time", CLONE_NEWTIME}};
+constexpr NamespaceType kNamespaceTypes[] = {{"user", CLONE_NEWUSER},     {"mount", CLONE_NEWNS},
+                                             {"pid", CLONE_NEWPID},       {"network", CLONE_NEWNET},
+                                             {"ipc", CLONE_NEWIPC},       {"uts", CLONE_NEWUTS},
+                                             {"cgroup", CLONE_NEWCGROUP}, {"time", CLONE_NEWTIME}};
 
 int NamespaceFlag(absl::string_view name) {
   for (const NamespaceType& type : kNamespaceTypes) {
@@ -106,7 +106,8 @@ bool HasEnded(const UniqueFd& pidfd) {
 
 void Reap(const UniqueFd& pidfd) {
   siginfo_t info = {};
-  while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.get()), &info, WEXITED) != 0 &&
+  while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.get()), &info, WEXITED) !=
+             0 &&
          errno == EINTR) {
   }
 }
@@ -115,7 +116,8 @@ void Reap(const UniqueFd& pidfd) {
 class NewProcess {
  public:
   NewProcess(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
-  NewProcess(NewProcess&& other) noexcept : pid_(std::exchange(other.pid_, 0)), pidfd_(std::move(other.pidfd_)) {}
+  NewProcess(NewProcess&& other) noexcept
+      : pid_(std::exchange(other.pid_, 0)), pidfd_(std::move(other.pidfd_)) {}
   NewProcess& operator=(NewProcess&&) = delete;
   ~NewProcess() {
     if (pid_ <= 0) return;
@@ -160,7 +162,8 @@ TerminalSize SizeFor(const TerminalSize& asked, const oci::Process& process) {
 
 absl::Status CheckLabels(const oci::Process& process, const std::string& mount_label) {
   if (!process.apparmor_profile.empty() && process.apparmor_profile != "unconfined") {
-    absl::StatusOr<std::string> enabled = sys::ReadFile("/sys/module/apparmor/parameters/enabled", 16);
+    absl::StatusOr<std::string> enabled =
+        sys::ReadFile("/sys/module/apparmor/parameters/enabled", 16);
     if (!enabled.ok() || !absl::StartsWith(*enabled, "Y")) {
       return absl::FailedPreconditionError(
           absl::StrCat("process.apparmorProfile: the profile ", Quote(process.apparmor_profile),
@@ -188,7 +191,8 @@ bool AsksForLimits(const oci::Resources& resources) {
 std::vector<Timing> ParseTimings(absl::string_view text) {
   std::vector<Timing> timings;
   for (absl::string_view part : absl::StrSplit(text, ';', absl::SkipEmpty())) {
-    const std::pair<absl::string_view, absl::string_view> halves = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    const std::pair<absl::string_view, absl::string_view> halves =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
     Timing timing{std::string(halves.first)};
     if (absl::SimpleAtoi(halves.second, &timing.microseconds)) timings.push_back(timing);
   }
@@ -356,7 +360,8 @@ absl::Status Creation::CheckConfiguration() {
   if (!spec().process) return absl::InvalidArgumentError("process: required, but missing");
   if (spec().linux_.FindNamespace("mount") == nullptr) {
     return absl::InvalidArgumentError(
-        "linux.namespaces: a mount namespace is required; without one the host's mounts would change");
+        "linux.namespaces: a mount namespace is required; without one the host's mounts would "
+        "change");
   }
   RETURN_IF_ERROR(CheckLabels(*spec().process, spec().linux_.mount_label));
   if (spec().linux_.intel_rdt) {
@@ -371,13 +376,15 @@ absl::Status Creation::CheckConfiguration() {
   record_.rootfs = absl::StartsWith(path, "/") ? path : absl::StrCat(options_.bundle, "/", path);
   struct stat info = {};
   if (::lstat(record_.rootfs.c_str(), &info) != 0) {
-    return ErrnoError(errno, absl::StrCat("root.path: open the root file system ", Quote(record_.rootfs)));
+    return ErrnoError(errno,
+                      absl::StrCat("root.path: open the root file system ", Quote(record_.rootfs)));
   }
   if (S_ISLNK(info.st_mode) && ::stat(record_.rootfs.c_str(), &info) != 0) {
     return ErrnoError(errno, absl::StrCat("root.path: follow the link ", Quote(record_.rootfs)));
   }
   if (!S_ISDIR(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat("root.path: ", Quote(record_.rootfs), " is not a directory"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("root.path: ", Quote(record_.rootfs), " is not a directory"));
   }
   return absl::OkStatus();
 }
@@ -394,7 +401,8 @@ absl::Status Creation::Claim() {
     return absl::AlreadyExistsError(
         absl::StrCat("container with given ID already exists: ", Quote(options_.id)));
   }
-  if (made != 0) return ErrnoError(errno, absl::StrCat("make the state directory ", Quote(directory_)));
+  if (made != 0)
+    return ErrnoError(errno, absl::StrCat("make the state directory ", Quote(directory_)));
   claimed_ = true;
   record_.id = options_.id;
   record_.bundle = options_.bundle;
@@ -415,13 +423,15 @@ absl::Status Creation::Claim() {
                               ? absl::StrCat(options_.state_root, "/.cache/seccomp")
                               : options_.seccomp_cache;
   if (options_.cgroup_manager == CgroupManager::kSystemd) {
-    return absl::UnimplementedError("the systemd cgroup driver is not supported by this version; use cgroupfs");
+    return absl::UnimplementedError(
+        "the systemd cgroup driver is not supported by this version; use cgroupfs");
   }
   if (options_.cgroup_manager != CgroupManager::kDisabled) {
     ASSIGN_OR_RETURN(cgroup::Layout layout, cgroup::Layout::Detect());
     const std::string& path = spec().linux_.cgroups_path;
-    ASSIGN_OR_RETURN(cgroup_, cgroup::Cgroup::Plan(
-                                  layout, path.empty() ? absl::StrCat("/gantry/", options_.id) : path));
+    ASSIGN_OR_RETURN(
+        cgroup_,
+        cgroup::Cgroup::Plan(layout, path.empty() ? absl::StrCat("/gantry/", options_.id) : path));
     record_.cgroup_mode = cgroup_.mode();
     record_.cgroups = cgroup_.directories();
   }
@@ -458,8 +468,8 @@ absl::Status Creation::PrepareNamespaces() {
   for (const oci::Namespace& ns : spec().linux_.namespaces) {
     const int flag = NamespaceFlag(ns.type);
     if (ns.path.empty()) {
-      // A cgroup namespace has to be made inside the cgroup, by the child. A time namespace needs its
-      // offsets before anybody is in it.
+      // A cgroup namespace has to be made inside the cgroup, by the child. A time namespace needs
+      // its offsets before anybody is in it.
       if (flag == CLONE_NEWCGROUP) {
         plan_.new_cgroup_namespace = true;
       } else {
@@ -469,10 +479,11 @@ absl::Status Creation::PrepareNamespaces() {
       continue;
     }
     absl::StatusOr<UniqueFd> fd = sys::Open(ns.path, O_RDONLY);
-    if (!fd.ok()) return Annotate(fd.status(), absl::StrCat("linux.namespaces: the ", ns.type, " namespace"));
+    if (!fd.ok())
+      return Annotate(fd.status(), absl::StrCat("linux.namespaces: the ", ns.type, " namespace"));
     if (::ioctl(fd->get(), NS_GET_NSTYPE) != flag) {
-      return absl::InvalidArgumentError(absl::StrCat("linux.namespaces: ", Quote(ns.path), " is not a ",
-                                                     ns.type, " namespace"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("linux.namespaces: ", Quote(ns.path), " is not a ", ns.type, " namespace"));
     }
     if (flag == CLONE_NEWPID) {
       joined_pid_namespace_ = *std::move(fd);
@@ -506,11 +517,14 @@ absl::Status Creation::PrepareMounts() {
     rootfs.mounts.push_back(std::move(mount));
   }
   for (MountPlan& mount : rootfs.mounts) {
-    if (mount.idmap) RETURN_IF_ERROR(Annotate(MapMount(mount), absl::StrCat("map the ids of ", Quote(mount.destination))));
+    if (mount.idmap)
+      RETURN_IF_ERROR(
+          Annotate(MapMount(mount), absl::StrCat("map the ids of ", Quote(mount.destination))));
   }
   if (!plan_.rootfs.user_namespace) return absl::OkStatus();
   // The new process may not be able to reach host paths: it gets the trees themselves.
-  rootfs.tree.Reset(kernel::OpenTree(AT_FDCWD, record_.rootfs.c_str(), OPEN_TREE_CLONE | AT_RECURSIVE));
+  rootfs.tree.Reset(
+      kernel::OpenTree(AT_FDCWD, record_.rootfs.c_str(), OPEN_TREE_CLONE | AT_RECURSIVE));
   for (MountPlan& mount : rootfs.mounts) {
     if (!mount.bind || mount.tree.ok()) continue;
     mount.tree.Reset(kernel::OpenTree(AT_FDCWD, mount.source.c_str(),
@@ -526,12 +540,14 @@ absl::Status Creation::MapMount(MountPlan& mount) {
   const auto& gids = own ? mount.gid_mappings : spec().linux_.gid_mappings;
   if (uids.empty() || gids.empty()) {
     return absl::InvalidArgumentError(
-        "idmap without uidMappings and gidMappings needs the container's own, in linux.uidMappings");
+        "idmap without uidMappings and gidMappings needs the container's own, in "
+        "linux.uidMappings");
   }
   ASSIGN_OR_RETURN(UniqueFd user_namespace, MakeUserNamespace(uids, gids));
   mount.tree.Reset(kernel::OpenTree(AT_FDCWD, mount.source.c_str(),
                                     OPEN_TREE_CLONE | (mount.recursive ? AT_RECURSIVE : 0)));
-  if (!mount.tree.ok()) return ErrnoError(errno, absl::StrCat("bind the source ", Quote(mount.source)));
+  if (!mount.tree.ok())
+    return ErrnoError(errno, absl::StrCat("bind the source ", Quote(mount.source)));
   if (kernel::SetMountAttributes(mount.tree.get(), mount.idmap_recursive ? AT_RECURSIVE : 0,
                                  MOUNT_ATTR_IDMAP, 0, 0, user_namespace.get()) != 0) {
     return ErrnoError(errno, absl::StrCat("id-map the mount of ", Quote(mount.source),
@@ -550,7 +566,8 @@ absl::Status Creation::PrepareNotify() {
   mount.source = directory;
   mount.bind = true;
   mount.set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-  if (plan_.rootfs.user_namespace) mount.tree.Reset(kernel::OpenTree(AT_FDCWD, directory.c_str(), OPEN_TREE_CLONE));
+  if (plan_.rootfs.user_namespace)
+    mount.tree.Reset(kernel::OpenTree(AT_FDCWD, directory.c_str(), OPEN_TREE_CLONE));
   plan_.rootfs.mounts.push_back(std::move(mount));
   plan_.process.extra_environment.push_back("NOTIFY_SOCKET=/run/notify/notify.sock");
   return absl::OkStatus();
@@ -574,7 +591,8 @@ absl::Status Creation::PrepareStart() {
   address.sun_family = AF_UNIX;
   const std::string path = absl::StrCat("/proc/self/fd/", directory.get(), "/", kStartSocketName);
   memcpy(address.sun_path, path.data(), path.size());
-  if (::bind(child_start_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+  if (::bind(child_start_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+      0) {
     return ErrnoError(errno, absl::StrCat("bind the start socket in ", Quote(directory_)));
   }
   return absl::OkStatus();
@@ -592,7 +610,8 @@ class ChildNamespaces {
   }
   absl::Status NewTime(const std::map<std::string, oci::TimeOffset>& offsets) {
     saved_time_.Reset(::open("/proc/self/ns/time", O_RDONLY | O_CLOEXEC));
-    if (!saved_time_.ok() || ::unshare(CLONE_NEWTIME) != 0) return ErrnoError(errno, "make a time namespace");
+    if (!saved_time_.ok() || ::unshare(CLONE_NEWTIME) != 0)
+      return ErrnoError(errno, "make a time namespace");
     std::string text;
     for (const auto& [clock, offset] : offsets) {
       absl::StrAppend(&text, clock, " ", offset.seconds, " ", offset.nanoseconds, "\n");
@@ -690,8 +709,8 @@ std::string Creation::StateTemplate() const {
 
 absl::Status Creation::SetUpFromOutside(const NewProcess& process) {
   if (const auto& score = spec().process->oom_score_adj) {
-    absl::Status status = sys::WriteControlFile(absl::StrCat("/proc/", process.pid(), "/oom_score_adj"),
-                                                absl::StrCat(*score));
+    absl::Status status = sys::WriteControlFile(
+        absl::StrCat("/proc/", process.pid(), "/oom_score_adj"), absl::StrCat(*score));
     // Lowering it takes CAP_SYS_RESOURCE, which may not be there (SECURITY-RULES 44).
     if (!status.ok() && status.code() != absl::StatusCode::kPermissionDenied) {
       return Annotate(status, "process.oomScoreAdj");
@@ -699,8 +718,9 @@ absl::Status Creation::SetUpFromOutside(const NewProcess& process) {
   }
   if (spec().linux_.net_devices.empty()) return absl::OkStatus();
   const std::string& path = spec().linux_.FindNamespace("network")->path;
-  ASSIGN_OR_RETURN(UniqueFd network, sys::Open(path.empty() ? absl::StrCat("/proc/", process.pid(), "/ns/net") : path,
-                                               O_RDONLY));
+  ASSIGN_OR_RETURN(
+      UniqueFd network,
+      sys::Open(path.empty() ? absl::StrCat("/proc/", process.pid(), "/ns/net") : path, O_RDONLY));
   return MoveNetDevices(spec().linux_.net_devices, network);
 }
 
@@ -722,7 +742,8 @@ absl::Status Creation::DeliverSeccomp(const NewProcess& process, const Received&
 absl::Status Creation::Answer(NewProcess& process, Received received) {
   switch (received.kind) {
     case Message::kMapMe:
-      RETURN_IF_ERROR(WriteIdMaps(process.pid(), spec().linux_.uid_mappings, spec().linux_.gid_mappings));
+      RETURN_IF_ERROR(
+          WriteIdMaps(process.pid(), spec().linux_.uid_mappings, spec().linux_.gid_mappings));
       return SendMessage(channel_.get(), Message::kGo);
     case Message::kPid: {
       pid_t pid = 0;
@@ -757,7 +778,8 @@ absl::Status Creation::Converse(NewProcess& process) {
     absl::StatusOr<Received> received = ReceiveMessage(channel_.get());
     if (!received.ok()) {
       return absl::InternalError(
-          "the container's init ended while it was being set up; was it killed for lack of memory?");
+          "the container's init ended while it was being set up; was it killed for lack of "
+          "memory?");
     }
     if (received->kind == Message::kError) return DecodeStatus(received->payload);
     if (received->kind == Message::kReady) {
@@ -865,7 +887,8 @@ absl::StatusOr<UniqueFd> Container::Impl::ReachInit() const {
 
 bool Container::Impl::InitListens() const {
   if (start_end.ok()) return true;
-  if (!record.start_by_others || !sys::Exists(absl::StrCat(directory, "/", kStartSocketName))) return false;
+  if (!record.start_by_others || !sys::Exists(absl::StrCat(directory, "/", kStartSocketName)))
+    return false;
   // Connecting a datagram socket has no effect on the other side; it fails once init has executed.
   return ReachInit().ok();
 }
@@ -896,7 +919,8 @@ absl::Status Container::Impl::KillAndWait() {
     absl::Status status = sys::SignalPidfd(pidfd, SIGKILL);
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }
-  // Others may share the pid namespace and live on without their init; and a frozen init cannot die.
+  // Others may share the pid namespace and live on without their init; and a frozen init cannot
+  // die.
   const bool frozen = !cgroup.empty() && cgroup.IsFrozen().value_or(false);
   if (frozen || !record.own_pid_namespace) {
     if (!cgroup.empty()) RETURN_IF_ERROR(cgroup.KillAll());
@@ -906,10 +930,12 @@ absl::Status Container::Impl::KillAndWait() {
   for (;;) {
     pollfd poll_fd = {pidfd.get(), POLLIN, 0};
     const int64_t left = absl::ToInt64Milliseconds(deadline - absl::Now());
-    if (::poll(&poll_fd, 1, static_cast<int>(std::max<int64_t>(left, 0))) > 0) return absl::OkStatus();
+    if (::poll(&poll_fd, 1, static_cast<int>(std::max<int64_t>(left, 0))) > 0)
+      return absl::OkStatus();
     if (left <= 0) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          "container ", Quote(record.id), " did not die within ", absl::FormatDuration(kKillTimeout)));
+      return absl::DeadlineExceededError(absl::StrCat("container ", Quote(record.id),
+                                                      " did not die within ",
+                                                      absl::FormatDuration(kKillTimeout)));
     }
   }
 }
@@ -1040,8 +1066,8 @@ absl::StatusOr<ExecedProcess> RunExecConversation(const ExecOptions& options, Ex
   int raw_pidfd = -1;
   pid_t pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, plan.cgroups.into.get());
   if (pid < 0 && plan.cgroups.into.ok() && (errno == EBUSY || errno == EOPNOTSUPP)) {
-    // The container enabled controllers below its cgroup, which takes no processes any more: where its
-    // init went there is room.
+    // The container enabled controllers below its cgroup, which takes no processes any more: where
+    // its init went there is room.
     absl::StatusOr<UniqueFd> other = CgroupOfProcess(state.pid);
     if (other.ok()) pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, other->get());
   }
@@ -1058,7 +1084,8 @@ absl::StatusOr<ExecedProcess> RunExecConversation(const ExecOptions& options, Ex
   NewProcess process(pid, UniqueFd(raw_pidfd));
   ExecedProcess result;
   if (const auto& score = options.process.oom_score_adj) {
-    (void)sys::WriteControlFile(absl::StrCat("/proc/", pid, "/oom_score_adj"), absl::StrCat(*score));
+    (void)sys::WriteControlFile(absl::StrCat("/proc/", pid, "/oom_score_adj"),
+                                absl::StrCat(*score));
   }
   bool ready = false;
   for (;;) {
@@ -1093,20 +1120,23 @@ absl::StatusOr<ExecedProcess> RunExecConversation(const ExecOptions& options, Ex
         writer.Key("state");
         writer.WriteRaw(WriteState(state));
         writer.EndObject();
-        RETURN_IF_ERROR(SendTo(spec.linux_.seccomp->listener_path, writer.Take(), received->fd.get()));
+        RETURN_IF_ERROR(
+            SendTo(spec.linux_.seccomp->listener_path, writer.Take(), received->fd.get()));
         RETURN_IF_ERROR(SendMessage(channel.get(), Message::kGo));
         break;
       }
       case Message::kReady: {
         if (result.console.ok() && !options.console_socket.empty()) {
-          RETURN_IF_ERROR(Annotate(SendTo(options.console_socket, "/dev/ptmx", result.console.get()),
-                                   "hand over the terminal"));
+          RETURN_IF_ERROR(
+              Annotate(SendTo(options.console_socket, "/dev/ptmx", result.console.get()),
+                       "hand over the terminal"));
           result.console.Reset();
         }
         if (!options.pidfd_socket.empty()) {
           RETURN_IF_ERROR(SendTo(options.pidfd_socket, "pidfd", process.pidfd().get()));
         }
-        if (!options.pid_file.empty()) RETURN_IF_ERROR(WritePidFile(options.pid_file, process.pid()));
+        if (!options.pid_file.empty())
+          RETURN_IF_ERROR(WritePidFile(options.pid_file, process.pid()));
         ready = true;
         RETURN_IF_ERROR(SendMessage(channel.get(), Message::kGo));
         break;
@@ -1137,21 +1167,25 @@ absl::StatusOr<ExecedProcess> Container::Exec(const ExecOptions& asked) {
   const int64_t began = NowMicroseconds();
   RETURN_IF_ERROR(FAILPOINT("runtime.exec.before_exec"));
   ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
-  if (status == Status::kStopped) return absl::FailedPreconditionError("cannot exec in a stopped container");
+  if (status == Status::kStopped)
+    return absl::FailedPreconditionError("cannot exec in a stopped container");
   if (status == Status::kPaused && !asked.ignore_paused) {
-    return absl::FailedPreconditionError("cannot exec in a paused container (use --ignore-paused to override)");
+    return absl::FailedPreconditionError(
+        "cannot exec in a paused container (use --ignore-paused to override)");
   }
   RETURN_IF_ERROR(impl_->LoadSpec());
   const oci::Spec& spec = *impl_->spec;
   ExecOptions options = asked;
-  if (options.inherit_defaults && spec.process) options.process = WithDefaults(options.process, *spec.process);
+  if (options.inherit_defaults && spec.process)
+    options.process = WithDefaults(options.process, *spec.process);
   RETURN_IF_ERROR(oci::CheckProcess(options.process, "process"));
   RETURN_IF_ERROR(CheckLabels(options.process, ""));
 
   ExecPlan plan;
   if (spec.linux_.seccomp) {
     if (!impl_->filter) {
-      ASSIGN_OR_RETURN(impl_->filter, CompileSeccomp(*spec.linux_.seccomp, impl_->record.seccomp_cache));
+      ASSIGN_OR_RETURN(impl_->filter,
+                       CompileSeccomp(*spec.linux_.seccomp, impl_->record.seccomp_cache));
     }
     plan.process.filter = &*impl_->filter;
   }
@@ -1201,9 +1235,11 @@ absl::StatusOr<ExecedProcess> Container::Exec(const ExecOptions& asked) {
 absl::Status Container::Kill(int signal, bool all) {
   RETURN_IF_ERROR(FAILPOINT("runtime.kill.before_signal"));
   const bool alive = impl_->pidfd.ok() && !HasEnded(impl_->pidfd);
-  if (all && !impl_->cgroup.empty() && (!alive || !impl_->record.own_pid_namespace || signal != SIGKILL)) {
+  if (all && !impl_->cgroup.empty() &&
+      (!alive || !impl_->record.own_pid_namespace || signal != SIGKILL)) {
     absl::StatusOr<std::vector<pid_t>> pids = impl_->cgroup.Pids();
-    if (!alive && (!pids.ok() || pids->empty())) return absl::FailedPreconditionError("container not running");
+    if (!alive && (!pids.ok() || pids->empty()))
+      return absl::FailedPreconditionError("container not running");
     return signal == SIGKILL ? impl_->cgroup.KillAll() : impl_->cgroup.SignalAll(signal);
   }
   if (!alive) return absl::FailedPreconditionError("container not running");
@@ -1219,7 +1255,8 @@ absl::Status Container::Kill(int signal, bool all) {
 absl::Status Container::Pause() {
   ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
   if (status != Status::kRunning && status != Status::kCreated) {
-    return absl::FailedPreconditionError(absl::StrCat("container not running or created: ", StatusName(status)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("container not running or created: ", StatusName(status)));
   }
   if (impl_->cgroup.empty()) {
     return absl::FailedPreconditionError("cannot pause a container that has no cgroup");
@@ -1229,8 +1266,10 @@ absl::Status Container::Pause() {
 
 absl::Status Container::Resume() {
   ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
-  if (status != Status::kPaused && !(status == Status::kCreated && impl_->cgroup.IsFrozen().value_or(false))) {
-    return absl::FailedPreconditionError(absl::StrCat("container not paused: ", StatusName(status)));
+  if (status != Status::kPaused &&
+      !(status == Status::kCreated && impl_->cgroup.IsFrozen().value_or(false))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("container not paused: ", StatusName(status)));
   }
   return impl_->cgroup.Thaw();
 }
@@ -1258,8 +1297,9 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
   ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
   if (status == Status::kRunning || status == Status::kPaused) {
     if (!force) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "cannot delete container ", impl_->record.id, " that is not stopped: ", StatusName(status)));
+      return absl::FailedPreconditionError(
+          absl::StrCat("cannot delete container ", impl_->record.id,
+                       " that is not stopped: ", StatusName(status)));
     }
   }
   if (status != Status::kStopped) RETURN_IF_ERROR(impl_->KillAndWait());
@@ -1274,8 +1314,8 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
   RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_state"));
   RETURN_IF_ERROR(RemoveContainerDirectory(impl_->directory));
   if (!hooks) return absl::OkStatus();
-  std::vector<std::string> failures =
-      RunAllHooks(impl_->spec->hooks.poststop, "poststop", WriteState(impl_->MakeState(Status::kStopped)));
+  std::vector<std::string> failures = RunAllHooks(impl_->spec->hooks.poststop, "poststop",
+                                                  WriteState(impl_->MakeState(Status::kStopped)));
   if (warnings != nullptr) *warnings = std::move(failures);
   return absl::OkStatus();
 }

@@ -1,10 +1,10 @@
 // The program's first instruction: runs before the C library is set up.
 //
-// Entering a container has to be done from the protected copy of the binary (protect.cc), so create,
-// run and exec execute themselves once more. The C library's own start costs most of a small program's
-// time in a virtual machine (it asks the processor for its caches by CPUID, which traps, a hundred
-// times); doing the re-execution here pays for it once instead of twice. Whatever does not work is left
-// to ProtectSelf, which has error messages.
+// Entering a container has to be done from the protected copy of the binary (protect.cc), so
+// create, run and exec execute themselves once more. The C library's own start costs most of a
+// small program's time in a virtual machine (it asks the processor for its caches by CPUID, which
+// traps, a hundred times); doing the re-execution here pays for it once instead of twice. Whatever
+// does not work is left to ProtectSelf, which has error messages.
 //
 // Each program says when in a function of its own (entry_words.cc here, entry.cc of the shim).
 //
@@ -18,7 +18,7 @@
 
 namespace {
 
-constexpr long kReadOnlyFlag = 1;   // ST_RDONLY in statfs's f_flags.
+constexpr long kReadOnlyFlag = 1;  // ST_RDONLY in statfs's f_flags.
 constexpr int kRecursiveOff = 0;
 
 struct Statfs {  // As the kernel writes it on this machine.

@@ -1,4 +1,5 @@
-// When gantry-runtime protects itself before the C library starts; see entry.cc for what may be used here.
+// When gantry-runtime protects itself before the C library starts; see entry.cc for what may be
+// used here.
 namespace {
 
 inline bool Equal(const char* a, const char* b) {

@@ -33,8 +33,8 @@ absl::StatusOr<sys::UniqueFd> StateInMemory(const std::string& state_json) {
   return memory;
 }
 
-// What the hook says until it ends, or until its time is over (false). A daemon that it leaves behind
-// may keep the pipe open: the hook's own end is what counts.
+// What the hook says until it ends, or until its time is over (false). A daemon that it leaves
+// behind may keep the pipe open: the hook's own end is what counts.
 bool ListenUntilEnd(const sys::Child& child, const sys::UniqueFd& output, absl::Time deadline,
                     std::string* text) {
   bool open = true;
@@ -51,7 +51,8 @@ bool ListenUntilEnd(const sys::Child& child, const sys::UniqueFd& output, absl::
       char bytes[1024];
       const ssize_t size = ::read(output.get(), bytes, sizeof bytes);
       if (size <= 0 && errno != EINTR) open = false;
-      if (size > 0 && text->size() < kMaxStderrBytes) text->append(bytes, static_cast<size_t>(size));
+      if (size > 0 && text->size() < kMaxStderrBytes)
+        text->append(bytes, static_cast<size_t>(size));
       continue;
     }
     if (polls[0].revents != 0) return true;
@@ -85,10 +86,10 @@ absl::Status RunHook(const oci::Hook& hook, const std::string& state_json) {
   ASSIGN_OR_RETURN(sys::ExitStatus status, child.Wait());
   if (status.code == 0) return absl::OkStatus();
   const absl::string_view said = absl::StripAsciiWhitespace(text);
-  return absl::FailedPreconditionError(absl::StrCat(
-      status.signal != 0 ? absl::StrCat("killed by signal ", status.signal)
-                         : absl::StrCat("exit status ", status.code),
-      said.empty() ? "" : absl::StrCat(", stderr: ", EscapeForTerminal(said))));
+  return absl::FailedPreconditionError(
+      absl::StrCat(status.signal != 0 ? absl::StrCat("killed by signal ", status.signal)
+                                      : absl::StrCat("exit status ", status.code),
+                   said.empty() ? "" : absl::StrCat(", stderr: ", EscapeForTerminal(said))));
 }
 
 }  // namespace
@@ -99,8 +100,8 @@ absl::Status RunHooks(const std::vector<oci::Hook>& hooks, absl::string_view kin
     absl::Status status = RunHook(hooks[i], state_json);
     if (!status.ok()) {
       return absl::FailedPreconditionError(absl::StrCat("error running ", kind, " hook #", i, " '",
-                                                        EscapeForTerminal(hooks[i].path), "': ",
-                                                        status.message()));
+                                                        EscapeForTerminal(hooks[i].path),
+                                                        "': ", status.message()));
     }
   }
   return absl::OkStatus();

@@ -10,8 +10,9 @@
 namespace gantry::runtime {
 
 // Runs `hooks` in order, each with `state_json` on its stdin, exactly its own arguments and
-// environment, and its timeout enforced by SIGKILL to its process group. `kind` names them in errors.
-// Errors: FailedPrecondition — the first that failed, with what it wrote to stderr; the rest is not run.
+// environment, and its timeout enforced by SIGKILL to its process group. `kind` names them in
+// errors. Errors: FailedPrecondition — the first that failed, with what it wrote to stderr; the
+// rest is not run.
 absl::Status RunHooks(const std::vector<oci::Hook>& hooks, absl::string_view kind,
                       const std::string& state_json);
 

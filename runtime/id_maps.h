@@ -9,8 +9,8 @@
 
 namespace gantry::runtime {
 
-// Gives the new user namespace of `pid` its maps: directly where this process may, a single own id after
-// setgroups was denied, else by newuidmap(1) and newgidmap(1).
+// Gives the new user namespace of `pid` its maps: directly where this process may, a single own id
+// after setgroups was denied, else by newuidmap(1) and newgidmap(1).
 absl::Status WriteIdMaps(pid_t pid, const std::vector<oci::IdMapping>& uids,
                          const std::vector<oci::IdMapping>& gids);
 

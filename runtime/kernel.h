@@ -1,5 +1,5 @@
-// Kernel calls of the mount and process API that glibc 2.36 does not wrap, and constants newer than its
-// headers. Thin: no policy.
+// Kernel calls of the mount and process API that glibc 2.36 does not wrap, and constants newer than
+// its headers. Thin: no policy.
 #pragma once
 
 #include <fcntl.h>
@@ -52,8 +52,8 @@ inline int SetMountAttributes(int mount, unsigned flags, uint64_t set, uint64_t 
   attributes.attr_clr = clear;
   attributes.propagation = propagation;
   if (user_namespace >= 0) attributes.userns_fd = static_cast<uint64_t>(user_namespace);
-  return static_cast<int>(::syscall(SYS_mount_setattr, mount, "", flags | AT_EMPTY_PATH, &attributes,
-                                    sizeof attributes));
+  return static_cast<int>(::syscall(SYS_mount_setattr, mount, "", flags | AT_EMPTY_PATH,
+                                    &attributes, sizeof attributes));
 }
 inline int CloseRange(unsigned first, unsigned last, unsigned flags) {
   return static_cast<int>(::syscall(SYS_close_range, first, last, flags));

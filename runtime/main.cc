@@ -49,10 +49,11 @@ std::string HelpText() {
 }
 
 std::string CommandHelp(const Command& command) {
-  std::string text = absl::StrCat("usage: gantry-runtime ", command.name, " ", command.usage, "\n\n",
-                                  command.help, "\n\noptions:\n");
+  std::string text = absl::StrCat("usage: gantry-runtime ", command.name, " ", command.usage,
+                                  "\n\n", command.help, "\n\noptions:\n");
   for (const OptionSpec& option : command.options) {
-    absl::StrAppend(&text, "  ", option.letter == 0 ? "    " : absl::StrFormat("-%c, ", option.letter), "--",
+    absl::StrAppend(&text, "  ",
+                    option.letter == 0 ? "    " : absl::StrFormat("-%c, ", option.letter), "--",
                     option.name, option.kind == OptionSpec::kValue ? " VALUE" : "",
                     option.ignored ? "  (without effect)" : "", "\n");
   }
@@ -73,7 +74,8 @@ absl::Status ReadGlobal(const Arguments& arguments, Global* global, Report* repo
     return absl::InvalidArgumentError(
         absl::StrCat("--log-format: '", EscapeForTerminal(format), "' is neither text nor json"));
   }
-  RETURN_IF_ERROR(report->Open(arguments.Value("log"), format == "json" ? LogFormat::kJson : LogFormat::kText));
+  RETURN_IF_ERROR(
+      report->Open(arguments.Value("log"), format == "json" ? LogFormat::kJson : LogFormat::kText));
   report->set_debug(arguments.IsSet("debug"));
   global->root = arguments.Has("root") ? arguments.Value("root") : DefaultRoot();
   if (global->root.empty() || global->root[0] != '/') {
@@ -93,7 +95,8 @@ absl::Status ReadGlobal(const Arguments& arguments, Global* global, Report* repo
     } else if (manager == "disabled") {
       global->cgroup_manager = CgroupManager::kDisabled;
     } else {
-      return absl::InvalidArgumentError(absl::StrCat("--cgroup-manager: '", EscapeForTerminal(manager),
+      return absl::InvalidArgumentError(absl::StrCat("--cgroup-manager: '",
+                                                     EscapeForTerminal(manager),
                                                      "' is not cgroupfs, systemd or disabled"));
     }
   }
@@ -118,7 +121,8 @@ absl::StatusOr<int> RunCommand(const Command& command, const Global& global,
   std::vector<OptionSpec> options = command.options;
   options.push_back({"help", 'h', OptionSpec::kFlag});
   ASSIGN_OR_RETURN(Arguments arguments,
-                   ParseArguments(options, words, command.rest_is_program ? command.max_operands : kAllOperands));
+                   ParseArguments(options, words,
+                                  command.rest_is_program ? command.max_operands : kAllOperands));
   if (arguments.IsSet("help")) {
     RETURN_IF_ERROR(Print(CommandHelp(command)));
     return 0;
@@ -126,8 +130,8 @@ absl::StatusOr<int> RunCommand(const Command& command, const Global& global,
   const size_t given = arguments.operands().size();
   if (given < command.min_operands || (given > command.max_operands && !command.rest_is_program)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(command.name, ": wrong number of arguments; usage: gantry-runtime ", command.name, " ",
-                     command.usage));
+        absl::StrCat(command.name, ": wrong number of arguments; usage: gantry-runtime ",
+                     command.name, " ", command.usage));
   }
   if (command.min_operands > 0 && !arguments.IsSet("regex")) {
     RETURN_IF_ERROR(CheckContainerId(arguments.operands()[0]));
@@ -143,7 +147,8 @@ int Main(int argc, char** argv) {
   global.argv = argv;
   const std::vector<std::string> words(argv + 1, argv + argc);
   size_t consumed = 0;
-  absl::StatusOr<Arguments> arguments = ParseArguments(GlobalOptions(), words, kAllOperands, &consumed);
+  absl::StatusOr<Arguments> arguments =
+      ParseArguments(GlobalOptions(), words, kAllOperands, &consumed);
   absl::Status status = arguments.status();
   if (status.ok()) status = ReadGlobal(*arguments, &global, &report);
   if (!status.ok()) {
@@ -158,7 +163,8 @@ int Main(int argc, char** argv) {
   }
   const Command* command = FindCommand(words[consumed]);
   if (command == nullptr) {
-    report.Error(absl::StrCat("unknown command '", EscapeForTerminal(words[consumed]), "'; see --help"));
+    report.Error(
+        absl::StrCat("unknown command '", EscapeForTerminal(words[consumed]), "'; see --help"));
     return kFailure;
   }
   if (command->enters_container) status = ProtectSelf(argv);
@@ -167,8 +173,8 @@ int Main(int argc, char** argv) {
     report.Error(status.message());
     return kFailure;
   }
-  absl::StatusOr<int> code =
-      RunCommand(*command, global, std::vector<std::string>(words.begin() + consumed + 1, words.end()));
+  absl::StatusOr<int> code = RunCommand(
+      *command, global, std::vector<std::string>(words.begin() + consumed + 1, words.end()));
   if (code.ok()) return *code;
   report.Error(code.status().message());
   return command->failure_code;

@@ -39,22 +39,26 @@ absl::StatusOr<std::vector<Address>> PermanentAddresses(netlink::Socket& socket,
         if (type != RTM_NEWADDR || body.size() < sizeof header) return;
         memcpy(&header, body.data(), sizeof header);
         const netlink::Attributes attributes(body.substr(NLMSG_ALIGN(sizeof header)));
-        const uint32_t flags = attributes.Has(IFA_FLAGS) ? attributes.GetU32(IFA_FLAGS) : header.ifa_flags;
-        if (header.ifa_index != static_cast<unsigned>(index) || header.ifa_scope != RT_SCOPE_UNIVERSE ||
-            (flags & IFA_F_PERMANENT) == 0) {
+        const uint32_t flags =
+            attributes.Has(IFA_FLAGS) ? attributes.GetU32(IFA_FLAGS) : header.ifa_flags;
+        if (header.ifa_index != static_cast<unsigned>(index) ||
+            header.ifa_scope != RT_SCOPE_UNIVERSE || (flags & IFA_F_PERMANENT) == 0) {
           return;
         }
-        addresses.push_back({header.ifa_family, header.ifa_prefixlen, std::string(attributes.Get(IFA_LOCAL)),
+        addresses.push_back({header.ifa_family, header.ifa_prefixlen,
+                             std::string(attributes.Get(IFA_LOCAL)),
                              std::string(attributes.Get(IFA_ADDRESS))});
       },
       [&] { addresses.clear(); }));
   return addresses;
 }
 
-absl::Status SetUpInside(netlink::Socket& socket, int index, const std::vector<Address>& addresses) {
+absl::Status SetUpInside(netlink::Socket& socket, int index,
+                         const std::vector<Address>& addresses) {
   netlink::Batch batch;
   for (const Address& one : addresses) {
-    batch.Begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, "give the moved interface its address", EEXIST);
+    batch.Begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, "give the moved interface its address",
+                EEXIST);
     ifaddrmsg header = {};
     header.ifa_family = one.family;
     header.ifa_prefixlen = one.prefix;

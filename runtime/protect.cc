@@ -1,7 +1,7 @@
 // CVE-2019-5736: a container whose program is "#!/proc/self/exe", or that opens /proc/PID/exe of a
-// process entering it, gets hold of the runtime's own file and can write to it once no process runs it.
-// Executing from a read-only clone of the mount closes that: a write fails with EROFS, and the clone is
-// in no mount namespace, so nobody can remount it.
+// process entering it, gets hold of the runtime's own file and can write to it once no process runs
+// it. Executing from a read-only clone of the mount closes that: a write fails with EROFS, and the
+// clone is in no mount namespace, so nobody can remount it.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -53,12 +53,11 @@ absl::StatusOr<sys::UniqueFd> CopyToMemory() {
   if (::fstat(self.get(), &info) != 0) return sys::ErrnoError(errno, "stat /proc/self/exe");
   off_t offset = 0;
   while (offset < info.st_size) {
-    const ssize_t sent = ::sendfile(memory.get(), self.get(), &offset,
-                                    static_cast<size_t>(info.st_size - offset));
+    const ssize_t sent =
+        ::sendfile(memory.get(), self.get(), &offset, static_cast<size_t>(info.st_size - offset));
     if (sent <= 0 && errno != EINTR) return sys::ErrnoError(errno, "copy /proc/self/exe");
   }
-  if (::fchmod(memory.get(), 0555) != 0 ||
-      ::fcntl(memory.get(), F_ADD_SEALS, kAllSeals) != 0) {
+  if (::fchmod(memory.get(), 0555) != 0 || ::fcntl(memory.get(), F_ADD_SEALS, kAllSeals) != 0) {
     return sys::ErrnoError(errno, "seal the copy of /proc/self/exe");
   }
   return memory;
@@ -72,7 +71,8 @@ absl::StatusOr<sys::UniqueFd> OpenProtectedExecutable() {
 }
 
 absl::Status ProtectSelf(char** argv) {
-  if (::prctl(PR_SET_DUMPABLE, 0) != 0) return sys::ErrnoError(errno, "make this process undumpable");
+  if (::prctl(PR_SET_DUMPABLE, 0) != 0)
+    return sys::ErrnoError(errno, "make this process undumpable");
   if (IsProtected()) return absl::OkStatus();
   // Two tries: a file system may ignore "read-only" for statfs, but a sealed copy always shows.
   absl::StatusOr<sys::UniqueFd> executable = CloneReadOnly();

@@ -110,7 +110,8 @@ std::string WriteRecord(const Record& record) {
 }
 
 absl::Status WriteNewFile(const std::string& path, absl::string_view bytes) {
-  ASSIGN_OR_RETURN(sys::UniqueFd file, sys::Open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+  ASSIGN_OR_RETURN(sys::UniqueFd file,
+                   sys::Open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
   return Annotate(sys::WriteAll(file, bytes), absl::StrCat("write '", path, "'"));
 }
 
@@ -140,8 +141,7 @@ absl::StatusOr<Record> LoadRecord(const std::string& directory) {
   ASSIGN_OR_RETURN(std::string bytes, sys::ReadFile(absl::StrCat(directory, "/", kRecordName)));
   absl::StatusOr<json::Document> document = json::Document::Parse(bytes);
   Record record;
-  absl::Status status =
-      document.ok() ? ReadRecord(document->root(), &record) : document.status();
+  absl::Status status = document.ok() ? ReadRecord(document->root(), &record) : document.status();
   if (!status.ok()) {
     return absl::DataLossError(absl::StrCat("the state in '", directory, "' cannot be read: ",
                                             status.message(), "; remove it with delete --force"));

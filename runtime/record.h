@@ -19,14 +19,14 @@ inline constexpr char kRecordName[] = "state.json";
 inline constexpr char kConfigName[] = "config.json";
 inline constexpr char kStartSocketName[] = "start.sock";
 
-// Written twice in a creation: before anything else exists (pid 0), so that a crash leaves a name to
-// delete by, and once init waits.
+// Written twice in a creation: before anything else exists (pid 0), so that a crash leaves a name
+// to delete by, and once init waits.
 struct Record {
   std::string id, bundle, rootfs, owner, oci_version;
   absl::Time created;
   pid_t pid = 0;
-  uint64_t start_time = 0;    // Of pid, in clock ticks: with it, an identity.
-  std::string boot_id;        // After a reboot pids mean nothing.
+  uint64_t start_time = 0;  // Of pid, in clock ticks: with it, an identity.
+  std::string boot_id;      // After a reboot pids mean nothing.
   bool own_pid_namespace = false;
   bool start_by_others = false;
   bool rootless = false;
@@ -44,8 +44,8 @@ struct Record {
 // Replaces the record by rename. `directory` is the container's.
 absl::Status SaveRecord(const std::string& directory, const Record& record);
 
-// The first record and the configuration, straight into the directory that was just claimed: a crash in
-// the middle leaves half a file, which means that nothing else was made yet.
+// The first record and the configuration, straight into the directory that was just claimed: a
+// crash in the middle leaves half a file, which means that nothing else was made yet.
 absl::Status SaveFirstRecord(const std::string& directory, const Record& record,
                              absl::string_view config_json);
 

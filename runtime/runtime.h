@@ -1,8 +1,10 @@
-// Containers by the OCI runtime specification, in the calling process: no runtime binary is started.
+// Containers by the OCI runtime specification, in the calling process: no runtime binary is
+// started.
 //
 // A Container is known by (state root, id). Life cycle:
 //
-//   Create   everything but the program runs: namespaces, cgroup with limits, mounts, devices, pivot,
+//   Create   everything but the program runs: namespaces, cgroup with limits, mounts, devices,
+//   pivot,
 //            the program looked up. Its init waits.               state: creating → created
 //   Start    init passes on and becomes the program.              state: running
 //   Pause, Resume, Update, Exec, Kill while it runs               state: running, paused
@@ -18,8 +20,8 @@
 // called ProtectSelf() as the first thing in main when it creates or execs.
 //
 // Root file systems are mounted by the caller before Create, on the spec's root.path.
-// State: `<state_root>/<id>/` (docs/formats/runtime-state.md); every command works from it alone, so a
-// new process goes on after a crash at any point. Not thread-safe.
+// State: `<state_root>/<id>/` (docs/formats/runtime-state.md); every command works from it alone,
+// so a new process goes on after a crash at any point. Not thread-safe.
 #pragma once
 
 #include <sys/types.h>
@@ -48,9 +50,10 @@ inline constexpr bool kIdmapMounts = true;
 inline constexpr bool kNetDevices = true;
 
 // Makes sure that the running binary cannot be overwritten through /proc/PID/exe (CVE-2019-5736,
-// SECURITY-RULES 2): unless it runs from a read-only mount or a sealed memfd already, executes itself
-// anew from a private read-only clone of its mount. Costs one exec, once a process; `argv` and the
-// environment stay. Also makes the process undumpable. Call it before anything else is set up.
+// SECURITY-RULES 2): unless it runs from a read-only mount or a sealed memfd already, executes
+// itself anew from a private read-only clone of its mount. Costs one exec, once a process; `argv`
+// and the environment stay. Also makes the process undumpable. Call it before anything else is set
+// up.
 absl::Status ProtectSelf(char** argv);
 
 // The running binary through a read-only clone of its mount (else as a sealed memfd): executing
@@ -94,8 +97,8 @@ struct CreateOptions {
 
   std::string pid_file;      // Written complete (temporary name, rename) once init waits.
   std::string pidfd_socket;  // Gets init's pidfd.
-  int preserve_fds = 0;      // Keep descriptors 3 … 3+N-1 (after those of LISTEN_FDS) open in init.
-  int listen_fds = 0;        // LISTEN_FDS of the caller, passed on with LISTEN_PID=1.
+  int preserve_fds = 0;  // Keep descriptors 3 … 3+N-1 (after those of LISTEN_FDS) open in init.
+  int listen_fds = 0;    // LISTEN_FDS of the caller, passed on with LISTEN_PID=1.
   std::string notify_socket;  // Not empty: the container gets /run/notify/notify.sock (sd_notify).
   bool no_pivot = false;
   bool no_new_keyring = false;
@@ -105,20 +108,23 @@ struct CreateOptions {
   // Where compiled seccomp filters are kept; empty: "<state_root>/.cache/seccomp".
   std::string seccomp_cache;
 
-  // Another process will call Start (the command line). Off, init waits on a descriptor of this process
-  // only, and dies with it if it was not started: cheaper, and what the shim wants.
+  // Another process will call Start (the command line). Off, init waits on a descriptor of this
+  // process only, and dies with it if it was not started: cheaper, and what the shim wants.
   bool start_by_others = true;
 };
 
 struct ExecOptions {
-  oci::Process process;  // Members that are absent are not taken from the container's configuration…
-  bool inherit_defaults = true;  // …except capabilities, no_new_privileges, labels, rlimits with this.
+  oci::Process
+      process;  // Members that are absent are not taken from the container's configuration…
+  bool inherit_defaults =
+      true;  // …except capabilities, no_new_privileges, labels, rlimits with this.
   Stdio stdio;
   std::string console_socket;
   TerminalSize terminal_size;
   std::string pid_file, pidfd_socket;
   int preserve_fds = 0;
-  std::map<std::string, std::string> cgroups;  // Controller ("" for all) to a path below the container's.
+  std::map<std::string, std::string>
+      cgroups;  // Controller ("" for all) to a path below the container's.
   bool ignore_paused = false;
 };
 
@@ -126,7 +132,8 @@ struct ExecOptions {
 struct ExecedProcess {
   pid_t pid = 0;
   sys::UniqueFd pidfd;
-  sys::UniqueFd console;  // Master of its pty, when it has a terminal and no console socket was given.
+  sys::UniqueFd
+      console;  // Master of its pty, when it has a terminal and no console socket was given.
   std::vector<Timing> timings;
 };
 
@@ -143,13 +150,13 @@ std::string WriteState(const State& state);
 // Move-only. Holding one holds init's pidfd, not its life: destroying it changes nothing outside.
 class Container {
  public:
-  // Errors: AlreadyExists — the id is taken; InvalidArgument — the configuration, with the path of the
-  // wrong key; NotFound — `exec: "X": executable file not found in $PATH`. Nothing is left behind on
-  // failure.
+  // Errors: AlreadyExists — the id is taken; InvalidArgument — the configuration, with the path of
+  // the wrong key; NotFound — `exec: "X": executable file not found in $PATH`. Nothing is left
+  // behind on failure.
   static absl::StatusOr<Container> Create(const CreateOptions& options);
 
-  // From the files of `<state_root>/<id>` alone. A creation that died half-way loads as kStopped, for
-  // Delete. Errors: NotFound "container '<id>' does not exist".
+  // From the files of `<state_root>/<id>` alone. A creation that died half-way loads as kStopped,
+  // for Delete. Errors: NotFound "container '<id>' does not exist".
   static absl::StatusOr<Container> Load(const std::string& state_root, const std::string& id);
 
   Container(Container&&) noexcept;
@@ -157,8 +164,8 @@ class Container {
   ~Container();
 
   const std::string& id() const;
-  pid_t pid() const;                      // Init's, also after it ended.
-  const sys::UniqueFd& pidfd() const;     // Init's; not ok() when it was gone at Load.
+  pid_t pid() const;                   // Init's, also after it ended.
+  const sys::UniqueFd& pidfd() const;  // Init's; not ok() when it was gone at Load.
   const cgroup::Cgroup& cgroup() const;
   // Fixed at Create: whether the init has a pid namespace of its own, so that killing it kills all.
   bool has_own_pid_namespace() const;
@@ -166,17 +173,17 @@ class Container {
   // The pty's master after Create with a terminal and without a console socket; once.
   sys::UniqueFd TakeConsole();
 
-  // Releases init and waits until the program is executed (microseconds), or the error of that. Then
-  // runs poststart hooks, whose failure kills the container.
-  // Errors: FailedPrecondition — not in state created; NotFound, PermissionDenied … — from exec.
+  // Releases init and waits until the program is executed (microseconds), or the error of that.
+  // Then runs poststart hooks, whose failure kills the container. Errors: FailedPrecondition — not
+  // in state created; NotFound, PermissionDenied … — from exec.
   absl::Status Start();
 
-  // Runs one more process in all namespaces and the cgroup of the container; returns once its program
-  // is executed. Errors: FailedPrecondition — stopped or paused; NotFound … — from exec.
+  // Runs one more process in all namespaces and the cgroup of the container; returns once its
+  // program is executed. Errors: FailedPrecondition — stopped or paused; NotFound … — from exec.
   absl::StatusOr<ExecedProcess> Exec(const ExecOptions& options);
 
-  // To init, or with `all` to every process of the container. Errors: FailedPrecondition "container not
-  // running".
+  // To init, or with `all` to every process of the container. Errors: FailedPrecondition "container
+  // not running".
   absl::Status Kill(int signal, bool all = false);
 
   absl::Status Pause();
@@ -189,9 +196,9 @@ class Container {
   absl::StatusOr<Status> GetStatus() const;
   absl::StatusOr<State> GetState() const;
 
-  // Removes cgroup and state, then runs poststop hooks (failures are in `warnings`). With `force`, a
-  // container that is not stopped is killed first, and waited for up to ten seconds.
-  // Errors: FailedPrecondition — not stopped.
+  // Removes cgroup and state, then runs poststop hooks (failures are in `warnings`). With `force`,
+  // a container that is not stopped is killed first, and waited for up to ten seconds. Errors:
+  // FailedPrecondition — not stopped.
   absl::Status Delete(bool force, std::vector<std::string>* warnings = nullptr);
 
   // Steps of Create and Start so far, in order.

@@ -37,26 +37,37 @@ struct NamedValue {
   absl::string_view name;
   uint32_t value;
 };
-constexpr NamedValue kArchitectures[] = {
-    {"SCMP_ARCH_X86", SCMP_ARCH_X86},           {"SCMP_ARCH_X86_64", SCMP_ARCH_X86_64},
-    {"SCMP_ARCH_X32", SCMP_ARCH_X32},           {"SCMP_ARCH_ARM", SCMP_ARCH_ARM},
-    {"SCMP_ARCH_AARCH64", SCMP_ARCH_AARCH64},   {"SCMP_ARCH_MIPS", SCMP_ARCH_MIPS},
-    {"SCMP_ARCH_MIPS64", SCMP_ARCH_MIPS64},     {"SCMP_ARCH_MIPS64N32", SCMP_ARCH_MIPS64N32},
-    {"SCMP_ARCH_MIPSEL", SCMP_ARCH_MIPSEL},     {"SCMP_ARCH_MIPSEL64", SCMP_ARCH_MIPSEL64},
-    {"SCMP_ARCH_MIPSEL64N32", SCMP_ARCH_MIPSEL64N32},
-    {"SCMP_ARCH_PPC", SCMP_ARCH_PPC},           {"SCMP_ARCH_PPC64", SCMP_ARCH_PPC64},
-    {"SCMP_ARCH_PPC64LE", SCMP_ARCH_PPC64LE},   {"SCMP_ARCH_S390", SCMP_ARCH_S390},
-    {"SCMP_ARCH_S390X", SCMP_ARCH_S390X},       {"SCMP_ARCH_PARISC", SCMP_ARCH_PARISC},
-    {"SCMP_ARCH_PARISC64", SCMP_ARCH_PARISC64}, {"SCMP_ARCH_RISCV64", SCMP_ARCH_RISCV64}};
-constexpr NamedValue kOperators[] = {
-    {"SCMP_CMP_NE", SCMP_CMP_NE}, {"SCMP_CMP_LT", SCMP_CMP_LT},
-    {"SCMP_CMP_LE", SCMP_CMP_LE}, {"SCMP_CMP_EQ", SCMP_CMP_EQ},
-    {"SCMP_CMP_GE", SCMP_CMP_GE}, {"SCMP_CMP_GT", SCMP_CMP_GT},
-    {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ}};
+constexpr NamedValue kArchitectures[] = {{"SCMP_ARCH_X86", SCMP_ARCH_X86},
+                                         {"SCMP_ARCH_X86_64", SCMP_ARCH_X86_64},
+                                         {"SCMP_ARCH_X32", SCMP_ARCH_X32},
+                                         {"SCMP_ARCH_ARM", SCMP_ARCH_ARM},
+                                         {"SCMP_ARCH_AARCH64", SCMP_ARCH_AARCH64},
+                                         {"SCMP_ARCH_MIPS", SCMP_ARCH_MIPS},
+                                         {"SCMP_ARCH_MIPS64", SCMP_ARCH_MIPS64},
+                                         {"SCMP_ARCH_MIPS64N32", SCMP_ARCH_MIPS64N32},
+                                         {"SCMP_ARCH_MIPSEL", SCMP_ARCH_MIPSEL},
+                                         {"SCMP_ARCH_MIPSEL64", SCMP_ARCH_MIPSEL64},
+                                         {"SCMP_ARCH_MIPSEL64N32", SCMP_ARCH_MIPSEL64N32},
+                                         {"SCMP_ARCH_PPC", SCMP_ARCH_PPC},
+                                         {"SCMP_ARCH_PPC64", SCMP_ARCH_PPC64},
+                                         {"SCMP_ARCH_PPC64LE", SCMP_ARCH_PPC64LE},
+                                         {"SCMP_ARCH_S390", SCMP_ARCH_S390},
+                                         {"SCMP_ARCH_S390X", SCMP_ARCH_S390X},
+                                         {"SCMP_ARCH_PARISC", SCMP_ARCH_PARISC},
+                                         {"SCMP_ARCH_PARISC64", SCMP_ARCH_PARISC64},
+                                         {"SCMP_ARCH_RISCV64", SCMP_ARCH_RISCV64}};
+constexpr NamedValue kOperators[] = {{"SCMP_CMP_NE", SCMP_CMP_NE},
+                                     {"SCMP_CMP_LT", SCMP_CMP_LT},
+                                     {"SCMP_CMP_LE", SCMP_CMP_LE},
+                                     {"SCMP_CMP_EQ", SCMP_CMP_EQ},
+                                     {"SCMP_CMP_GE", SCMP_CMP_GE},
+                                     {"SCMP_CMP_GT", SCMP_CMP_GT},
+                                     {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ}};
 
 template <size_t N>
 const NamedValue* FindName(const NamedValue (&table)[N], absl::string_view name) {
-  const auto* found = std::find_if(table, table + N, [&](const auto& row) { return row.name == name; });
+  const auto* found =
+      std::find_if(table, table + N, [&](const auto& row) { return row.name == name; });
   return found == table + N ? nullptr : found;
 }
 
@@ -77,8 +88,8 @@ absl::Status LibseccompError(int result, absl::string_view attempt) {
       absl::StrCat("linux.seccomp: ", attempt, ": ", strerror(-result)));
 }
 
-// All that the program depends on, as bytes: compared in full with what the cache holds, so that a weak
-// hash is enough for its name.
+// All that the program depends on, as bytes: compared in full with what the cache holds, so that a
+// weak hash is enough for its name.
 std::string ProfileKey(const oci::Seccomp& profile) {
   std::string key = absl::StrCat(kCacheMagic, "\n", LibseccompVersion(), "\n");
   const auto add = [&](absl::string_view text) {
@@ -125,7 +136,8 @@ uint64_t HashBytes(absl::string_view bytes) {
 }
 
 // The file: the key, then the program.
-bool ReadCached(const std::string& path, const std::string& key, std::vector<sock_filter>* program) {
+bool ReadCached(const std::string& path, const std::string& key,
+                std::vector<sock_filter>* program) {
   absl::StatusOr<std::string> bytes = sys::ReadFile(path, kCacheLimitBytes);
   if (!bytes.ok() || bytes->size() <= key.size() || bytes->compare(0, key.size(), key) != 0) {
     return false;
@@ -146,9 +158,11 @@ void StoreCached(const std::string& directory, const std::string& path, const st
   (void)sys::WriteFileAtomically(path, bytes);
 }
 
-absl::Status AddRule(scmp_filter_ctx context, const oci::SeccompRule& rule, uint32_t default_action) {
+absl::Status AddRule(scmp_filter_ctx context, const oci::SeccompRule& rule,
+                     uint32_t default_action) {
   const uint32_t action = ActionValue(rule.action, rule.errno_ret);
-  if (action == default_action) return absl::OkStatus();  // libseccomp refuses what changes nothing.
+  if (action == default_action)
+    return absl::OkStatus();  // libseccomp refuses what changes nothing.
   std::vector<scmp_arg_cmp> arguments;
   bool repeated = false;
   for (const oci::SeccompArg& arg : rule.args) {
@@ -163,15 +177,18 @@ absl::Status AddRule(scmp_filter_ctx context, const oci::SeccompRule& rule, uint
   for (const std::string& name : rule.names) {
     const int number = seccomp_syscall_resolve_name(name.c_str());
     if (number == __NR_SCMP_ERROR) continue;
-    // libseccomp takes each argument once a rule; the same one twice means "either", as runc reads it.
+    // libseccomp takes each argument once a rule; the same one twice means "either", as runc reads
+    // it.
     const size_t rounds = repeated ? arguments.size() : 1;
     for (size_t i = 0; i < rounds; ++i) {
       const int result =
-          repeated ? seccomp_rule_add_array(context, action, number, 1, &arguments[i])
-                   : seccomp_rule_add_array(context, action, number,
-                                            static_cast<unsigned>(arguments.size()), arguments.data());
+          repeated
+              ? seccomp_rule_add_array(context, action, number, 1, &arguments[i])
+              : seccomp_rule_add_array(context, action, number,
+                                       static_cast<unsigned>(arguments.size()), arguments.data());
       if (result < 0 && result != -EEXIST) {
-        return LibseccompError(result, absl::StrCat("add a rule for '", EscapeForTerminal(name), "'"));
+        return LibseccompError(result,
+                               absl::StrCat("add a rule for '", EscapeForTerminal(name), "'"));
       }
     }
   }
@@ -189,7 +206,8 @@ std::vector<Newest> FindNewest(const oci::Seccomp& profile, const std::vector<ui
   std::vector<Newest> all;
   for (uint32_t arch : archs) {
     const uint32_t audit = arch == SCMP_ARCH_X32 ? SCMP_ARCH_X86_64 : arch;
-    auto found = std::find_if(all.begin(), all.end(), [&](const Newest& n) { return n.audit_arch == audit; });
+    auto found = std::find_if(all.begin(), all.end(),
+                              [&](const Newest& n) { return n.audit_arch == audit; });
     if (found == all.end()) found = all.insert(all.end(), Newest{audit});
     for (const oci::SeccompRule& rule : profile.syscalls) {
       for (const std::string& name : rule.names) {
@@ -208,8 +226,8 @@ sock_filter Jump(uint16_t code, uint32_t k, uint8_t yes, uint8_t no) {
   return BPF_JUMP(code, k, yes, no);
 }
 
-// In front of libseccomp's program: numbers beyond the newest one named are calls that the profile's
-// author did not know, and those answer ENOSYS.
+// In front of libseccomp's program: numbers beyond the newest one named are calls that the
+// profile's author did not know, and those answer ENOSYS.
 std::vector<sock_filter> WithEnosys(const oci::Seccomp& profile, const std::vector<uint32_t>& archs,
                                     std::vector<sock_filter> program) {
   std::vector<sock_filter> front;
@@ -237,8 +255,8 @@ std::vector<sock_filter> WithEnosys(const oci::Seccomp& profile, const std::vect
     front.push_back(Jump(BPF_JMP | BPF_JEQ | BPF_K, newest.audit_arch, 0,
                          static_cast<uint8_t>(block.size() + 1)));
     front.insert(front.end(), block.begin(), block.end());
-    // Reload what the next comparison, or libseccomp's program, does not: it loads for itself, but the
-    // comparisons of architectures here want the architecture back.
+    // Reload what the next comparison, or libseccomp's program, does not: it loads for itself, but
+    // the comparisons of architectures here want the architecture back.
     front.push_back(Statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)));
   }
   front.insert(front.end(), program.begin(), program.end());
@@ -291,7 +309,8 @@ absl::StatusOr<std::vector<sock_filter>> Compile(const oci::Seccomp& profile) {
 unsigned FlagValue(absl::string_view name) {
   if (name == "SECCOMP_FILTER_FLAG_LOG") return SECCOMP_FILTER_FLAG_LOG;
   if (name == "SECCOMP_FILTER_FLAG_SPEC_ALLOW") return SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-  if (name == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") return SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+  if (name == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
+    return SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
   return 0;  // TSYNC: there is only one thread to synchronise.
 }
 

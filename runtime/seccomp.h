@@ -18,10 +18,10 @@ struct SeccompFilter {
   bool notifies = false;
 };
 
-// From `cache_directory` when this very profile was compiled before by this libseccomp, else compiled
-// and stored there (failing to store is no error). System calls that libseccomp does not know are left
-// to the default action; those newer than all that the profile names answer ENOSYS, so that programs
-// fall back instead of failing on EPERM. Errors: InvalidArgument.
+// From `cache_directory` when this very profile was compiled before by this libseccomp, else
+// compiled and stored there (failing to store is no error). System calls that libseccomp does not
+// know are left to the default action; those newer than all that the profile names answer ENOSYS,
+// so that programs fall back instead of failing on EPERM. Errors: InvalidArgument.
 absl::StatusOr<SeccompFilter> CompileSeccomp(const oci::Seccomp& profile,
                                              const std::string& cache_directory);
 

@@ -49,7 +49,8 @@ TEST_F(SeccompTest, TheDefaultProfileAllowsAndDenies) {
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_getpid)); }), 0);
   for (long denied : {long{SYS_keyctl}, long{SYS_bpf}, long{SYS_mount}, long{SYS_open_by_handle_at},
                       long{SYS_userfaultfd}, long{SYS_io_uring_setup}, long{SYS_kexec_load}}) {
-    EXPECT_EQ(Under(*filter, [=] { return ErrnoOf(::syscall(denied, -1, -1, -1, -1, -1)); }), EPERM) << denied;
+    EXPECT_EQ(Under(*filter, [=] { return ErrnoOf(::syscall(denied, -1, -1, -1, -1, -1)); }), EPERM)
+        << denied;
   }
 }
 
@@ -83,7 +84,8 @@ TEST_F(SeccompTest, EveryActionDoesWhatItSays) {
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_getpgrp)); }), 200 + SIGSYS);
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_getuid)); }), 200 + SIGSYS);
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_geteuid)); }), 0);
-  EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(600)); }), ENOSYS) << "the kernel's own answer";
+  EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(600)); }), ENOSYS)
+      << "the kernel's own answer";
 }
 
 TEST_F(SeccompTest, OtherEntryPointsAreCovered) {
@@ -97,7 +99,10 @@ TEST_F(SeccompTest, OtherEntryPointsAreCovered) {
   EXPECT_EQ(Under(*filter,
                   [] {
                     long result;
-                    asm volatile("int $0x80" : "=a"(result) : "a"(288L), "b"(-1L) : "memory", "r8", "r9", "r10", "r11");
+                    asm volatile("int $0x80"
+                                 : "=a"(result)
+                                 : "a"(288L), "b"(-1L)
+                                 : "memory", "r8", "r9", "r10", "r11");
                     return static_cast<int>(-static_cast<int>(result));
                   }),
             EPERM);
@@ -129,8 +134,11 @@ TEST_F(SeccompTest, TheCacheMayBeUnwritable) {
 
 TEST_F(SeccompTest, AnArgumentGivenTwiceMeansEither) {
   oci::Seccomp profile{.default_action = "SCMP_ACT_ALLOW"};
-  profile.syscalls = {{.names = {"getpriority"}, .action = "SCMP_ACT_ERRNO", .errno_ret = 7,
-                       .args = {{.index = 0, .value = 1, .op = "SCMP_CMP_EQ"}, {.index = 0, .value = 2, .op = "SCMP_CMP_EQ"}}}};
+  profile.syscalls = {{.names = {"getpriority"},
+                       .action = "SCMP_ACT_ERRNO",
+                       .errno_ret = 7,
+                       .args = {{.index = 0, .value = 1, .op = "SCMP_CMP_EQ"},
+                                {.index = 0, .value = 2, .op = "SCMP_CMP_EQ"}}}};
   auto filter = CompileSeccomp(profile, cache());
   ASSERT_OK(filter);
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_getpriority, 1, 0)); }), 7);

@@ -33,7 +33,8 @@ absl::StatusOr<sys::UniqueFd> MakeUserNamespace(const std::vector<oci::IdMapping
   absl::Cleanup end = [&] {
     (void)sys::SignalPidfd(pidfd, SIGKILL);
     siginfo_t info = {};
-    while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.get()), &info, WEXITED) != 0 &&
+    while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.get()), &info,
+                    WEXITED) != 0 &&
            errno == EINTR) {
     }
   };

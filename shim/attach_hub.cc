@@ -37,7 +37,8 @@ void AttachHub::StartWaiting(absl::Duration patience) {
   if (!holding_ || patience_ != 0) return;
   patience_ = loop_.After(patience, [this] {
     patience_ = 0;
-    // A process that has ended holds nobody up: its last words stay for whoever comes before it is deleted.
+    // A process that has ended holds nobody up: its last words stay for whoever comes before it is
+    // deleted.
     if (exit_.has_value()) {
       process_.HubChanged();
       return;

@@ -58,8 +58,8 @@ class AttachHub {
   void Finish(const attach::Exit& exit);  // After the last Output.
 
   bool blocked() const;
-  // Everything has been sent to everybody, and no first client is waited for: what was kept for it would be
-  // lost with the process' deletion.
+  // Everything has been sent to everybody, and no first client is waited for: what was kept for it
+  // would be lost with the process' deletion.
   bool idle() const;
   size_t client_count() const { return clients_.size(); }
 

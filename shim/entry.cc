@@ -1,5 +1,5 @@
-// The shim enters containers when it serves: no action, no question. See runtime/entry.cc, which calls this
-// before the C library starts, for what may be used here.
+// The shim enters containers when it serves: no action, no question. See runtime/entry.cc, which
+// calls this before the C library starts, for what may be used here.
 namespace {
 
 inline bool Equal(const char* a, const char* b) {

@@ -53,8 +53,8 @@ absl::Status CheckLabels(const Labels& labels) {
     }
   }
   if (bytes > kMaxLabelsBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("labels take ", bytes, " bytes; at most ",
-                                                   kMaxLabelsBytes, " are allowed"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("labels take ", bytes, " bytes; at most ", kMaxLabelsBytes, " are allowed"));
   }
   return absl::OkStatus();
 }
@@ -89,21 +89,20 @@ absl::StatusOr<std::unique_ptr<OverlaySnapshotter>> OverlaySnapshotter::Open(
     OverlayOptions options) {
   // overlay separates layers by ':' and options by ','; its escapes do not survive all mounters.
   if (options.root.find_first_of(":,\\\" \t\n") != std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "open snapshots in '", options.root,
-        "': the path has a character that overlay mount options cannot hold; use another state_dir"));
+    return absl::InvalidArgumentError(absl::StrCat("open snapshots in '", options.root,
+                                                   "': the path has a character that overlay mount "
+                                                   "options cannot hold; use another state_dir"));
   }
   std::unique_ptr<OverlaySnapshotter> snapshotter(new OverlaySnapshotter(std::move(options)));
-  RETURN_IF_ERROR(Annotate(snapshotter->Load(),
-                           absl::StrCat("open snapshots in '", snapshotter->root(), "'")));
+  RETURN_IF_ERROR(
+      Annotate(snapshotter->Load(), absl::StrCat("open snapshots in '", snapshotter->root(), "'")));
   return snapshotter;
 }
 
 absl::Status OverlaySnapshotter::Load() {
   const std::string snapshots = absl::StrCat(options_.root, "/snapshots");
   const std::string trash = absl::StrCat(options_.root, "/trash");
-  for (const std::string& directory :
-       {snapshots, trash, absl::StrCat(options_.root, "/damaged")}) {
+  for (const std::string& directory : {snapshots, trash, absl::StrCat(options_.root, "/damaged")}) {
     RETURN_IF_ERROR(sys::MakeDirectories(directory, 0700));
   }
   ASSIGN_OR_RETURN(const bool spread, sys::SpreadSubdirectories(snapshots));
@@ -116,8 +115,8 @@ absl::Status OverlaySnapshotter::Load() {
     on_trash = [&waiting](size_t count) { waiting.Set(static_cast<double>(count)); };
   }
   trash_ = std::make_unique<Trash>(trash, std::move(on_trash));
-  syncer_ = std::make_unique<RecordSyncer>(snapshots,
-                                           [this](const absl::Status& error) { Fail(error); });
+  syncer_ =
+      std::make_unique<RecordSyncer>(snapshots, [this](const absl::Status& error) { Fail(error); });
   RETURN_IF_ERROR(trash_->Resume());
 
   ASSIGN_OR_RETURN(std::vector<std::string> ids, sys::ListDirectory(snapshots));
@@ -195,8 +194,7 @@ absl::StatusOr<Mounts> OverlaySnapshotter::View(const std::string& key, const st
 }
 
 absl::StatusOr<Mounts> OverlaySnapshotter::Create(Kind kind, const std::string& key,
-                                                  const std::string& parent,
-                                                  const Labels& labels) {
+                                                  const std::string& parent, const Labels& labels) {
   RETURN_IF_ERROR(CheckLabels(labels));
   SnapshotRecord record;
   record.info = {.name = key,
@@ -247,7 +245,8 @@ absl::Status OverlaySnapshotter::MakeOnDisk(const std::string& id, const Snapsho
   RETURN_IF_ERROR(sys::MakeDirectory(directory, 0700));
   const std::string upper = directory + "/fs";
   // A view of something has no files of its own.
-  if (record.info.kind == Kind::kView && !record.parent_id.empty()) return WriteNewRecord(id, record);
+  if (record.info.kind == Kind::kView && !record.parent_id.empty())
+    return WriteNewRecord(id, record);
   RETURN_IF_ERROR(sys::MakeDirectory(upper, 0755));
   if (!record.parent_id.empty()) {
     // The root of the merged tree shows the owner and mode of the top layer.
@@ -293,9 +292,9 @@ absl::Status OverlaySnapshotter::CheckParent(const std::string& parent) {
   }
   ASSIGN_OR_RETURN(const std::vector<std::string> lower, LowerDirectories(found->second));
   if (lower.size() + 1 > kMaxDepth) {
-    return absl::FailedPreconditionError(absl::StrCat("parent snapshot '", parent, "' has ",
-                                                      lower.size(), " layers below it; overlayfs takes ",
-                                                      kMaxDepth, " in all"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("parent snapshot '", parent, "' has ", lower.size(),
+                     " layers below it; overlayfs takes ", kMaxDepth, " in all"));
   }
   return absl::OkStatus();
 }
@@ -306,8 +305,9 @@ absl::StatusOr<Mounts> OverlaySnapshotter::GetMounts(const std::string& key) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(Entry * entry, Find(key));
   if (entry->record.info.kind == Kind::kCommitted) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "mounts of snapshot '", key, "': it is committed; make a view or an active snapshot of it"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("mounts of snapshot '", key,
+                     "': it is committed; make a view or an active snapshot of it"));
   }
   return MountsOf(*entry);
 }
@@ -371,14 +371,15 @@ absl::Status OverlaySnapshotter::Commit(const std::string& key, const std::strin
     record = (*entry)->record;
     id = (*entry)->id;
     if (record.info.kind != Kind::kActive) {
-      return absl::FailedPreconditionError(absl::StrCat(context, ": it is ",
-                                                        KindName(record.info.kind),
-                                                        ", only an active snapshot can be committed"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(context, ": it is ", KindName(record.info.kind),
+                       ", only an active snapshot can be committed"));
     }
     if (!parent.empty() && parent != record.info.parent) {
       if (!record.info.parent.empty()) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            context, ": it stands on '", record.info.parent, "' and cannot move to '", parent, "'"));
+        return absl::FailedPreconditionError(absl::StrCat(context, ": it stands on '",
+                                                          record.info.parent,
+                                                          "' and cannot move to '", parent, "'"));
       }
       RETURN_IF_ERROR(Annotate(CheckParent(parent), context));
       rebased = true;
@@ -387,7 +388,8 @@ absl::Status OverlaySnapshotter::Commit(const std::string& key, const std::strin
       AddChild(parent, 1);
     }
     (*entry)->busy = "being committed";
-    entries_[name] = {.record = {}, .id = "", .children = 0, .busy = "being made", .visible = false};
+    entries_[name] = {
+        .record = {}, .id = "", .children = 0, .busy = "being made", .visible = false};
   }
   record.info.name = name;
   record.info.kind = Kind::kCommitted;
@@ -397,8 +399,8 @@ absl::Status OverlaySnapshotter::Commit(const std::string& key, const std::strin
     ASSIGN_OR_RETURN(const sys::DiskUsage usage, sys::MeasureTree(Directory(id) + "/fs"));
     record.usage = {.bytes = usage.bytes, .inodes = usage.inodes};
     RETURN_IF_ERROR(FAILPOINT("snapshotter.commit.before_sync"));
-    // Whoever unpacked into the layer need not have synced: after our answer the blob it came from may
-    // be deleted.
+    // Whoever unpacked into the layer need not have synced: after our answer the blob it came from
+    // may be deleted.
     if (absl::Status synced = sys::SyncFileSystem(Directory(id)); !synced.ok()) {
       Fail(synced);
       return synced;
@@ -424,7 +426,8 @@ absl::Status OverlaySnapshotter::Commit(const std::string& key, const std::strin
     Count(Kind::kActive, -1);
     Count(Kind::kCommitted, 1);
   }
-  if (absl::Status put = trash_->Put(Directory(id) + "/work"); !put.ok() && !absl::IsNotFound(put)) {
+  if (absl::Status put = trash_->Put(Directory(id) + "/work");
+      !put.ok() && !absl::IsNotFound(put)) {
     log::Warning("work directory of a committed snapshot stays until the next start",
                  {{"path", Directory(id)}, {"error", put}});
   }
@@ -448,8 +451,8 @@ absl::Status OverlaySnapshotter::Remove(const std::string& key) {
     absl::StatusOr<Entry*> entry = FindIdle(key);
     RETURN_IF_ERROR(Annotate(entry.status(), context));
     if ((*entry)->children > 0) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          context, ": it has ", (*entry)->children, " children; remove them first"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(context, ": it has ", (*entry)->children, " children; remove them first"));
     }
     (*entry)->busy = "being removed";
     id = (*entry)->id;
@@ -464,7 +467,8 @@ absl::Status OverlaySnapshotter::Remove(const std::string& key) {
   }
   const std::string parent = found->second.record.info.parent;
   const std::string parent_id = found->second.record.parent_id;
-  if (auto above = entries_.find(parent); above != entries_.end() && above->second.id == parent_id) {
+  if (auto above = entries_.find(parent);
+      above != entries_.end() && above->second.id == parent_id) {
     AddChild(parent, -1);
   }
   Count(found->second.record.info.kind, -1);
@@ -551,8 +555,8 @@ absl::StatusOr<OverlaySnapshotter::Entry*> OverlaySnapshotter::Find(const std::s
 absl::StatusOr<OverlaySnapshotter::Entry*> OverlaySnapshotter::FindIdle(const std::string& key) {
   ASSIGN_OR_RETURN(Entry * entry, Find(key));
   if (entry->busy != nullptr) {
-    return absl::UnavailableError(absl::StrCat("snapshot '", key, "' is ", entry->busy,
-                                               " by another call; try again"));
+    return absl::UnavailableError(
+        absl::StrCat("snapshot '", key, "' is ", entry->busy, " by another call; try again"));
   }
   return entry;
 }
@@ -578,7 +582,8 @@ void OverlaySnapshotter::Fail(const absl::Status& error) {
   {
     absl::MutexLock lock(&mutex_);
     if (!failed_.ok()) return;
-    // After a failed fsync the kernel has dropped the dirty pages: trying again would report success.
+    // After a failed fsync the kernel has dropped the dirty pages: trying again would report
+    // success.
     failed_ = absl::DataLossError(absl::StrCat("the disk of '", options_.root,
                                                "' failed earlier: ", error.message(),
                                                "; check it and start the snapshotter again"));

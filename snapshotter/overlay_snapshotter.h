@@ -7,13 +7,13 @@
 //   <root>/damaged/                directories whose record cannot be read; nothing touches them
 //
 // Ids are random and never used again. A directory becomes a snapshot when its record appears, and
-// stops being one when it is renamed into the trash; a crash between the two leaves no half snapshot.
-// The index is in memory, read from the records at start.
+// stops being one when it is renamed into the trash; a crash between the two leaves no half
+// snapshot. The index is in memory, read from the records at start.
 //
-// What is synced when: Commit syncs the whole file system (the layer) and then the record, before it
-// answers. Prepare and View answer without a sync, RecordSyncer follows within a second; a power
-// failure in that second loses the snapshot as a whole, and callers see NotFound. Remove is not synced:
-// a snapshot may reappear after a power failure, and whoever forgot it removes it again.
+// What is synced when: Commit syncs the whole file system (the layer) and then the record, before
+// it answers. Prepare and View answer without a sync, RecordSyncer follows within a second; a power
+// failure in that second loses the snapshot as a whole, and callers see NotFound. Remove is not
+// synced: a snapshot may reappear after a power failure, and whoever forgot it removes it again.
 #pragma once
 
 #include <functional>
@@ -50,8 +50,8 @@ class OverlaySnapshotter : public Snapshotter {
   // The kernel's limit of layers in one overlay.
   static constexpr size_t kMaxDepth = 500;
 
-  // Reads the index and finishes what a crash interrupted. Errors: InvalidArgument — the path of the
-  // root cannot stand in mount options.
+  // Reads the index and finishes what a crash interrupted. Errors: InvalidArgument — the path of
+  // the root cannot stand in mount options.
   static absl::StatusOr<std::unique_ptr<OverlaySnapshotter>> Open(OverlayOptions options);
 
   absl::StatusOr<Mounts> Prepare(const std::string& key, const std::string& parent,

@@ -106,9 +106,8 @@ TEST_F(OverlaySnapshotterTest, MountShapesAreContainerds) {
   EXPECT_EQ((*view_of_two)[0].type, "overlay");
   EXPECT_THAT((*view_of_two)[0].options, ElementsAre("index=off", HasSubstr("lowerdir=")));
   ASSERT_OK(web);
-  ASSERT_THAT((*web)[0].options,
-              ElementsAre("index=off", HasSubstr("workdir="), HasSubstr("upperdir="),
-                          HasSubstr("lowerdir=")));
+  ASSERT_THAT((*web)[0].options, ElementsAre("index=off", HasSubstr("workdir="),
+                                             HasSubstr("upperdir="), HasSubstr("lowerdir=")));
   const std::string lower = (*web)[0].options[3].substr(9);
   EXPECT_TRUE(sys::Exists(lower.substr(0, lower.find(':')) + "/b")) << "newest first";
   EXPECT_TRUE(sys::Exists(lower.substr(lower.find(':') + 1) + "/a"));
@@ -283,7 +282,8 @@ TEST_F(OverlaySnapshotterTest, TheChainEndsAtTheKernelsLimit) {
     parent = name;
   }
 
-  EXPECT_OK(snapshotter_->Prepare("fits", absl::StrCat("l", OverlaySnapshotter::kMaxDepth - 1), {}));
+  EXPECT_OK(
+      snapshotter_->Prepare("fits", absl::StrCat("l", OverlaySnapshotter::kMaxDepth - 1), {}));
   ASSERT_OK(snapshotter_->Commit("fits", "too-deep", {}, ""));
   EXPECT_THAT(snapshotter_->Prepare("x", "too-deep", {}),
               Fails(absl::StatusCode::kFailedPrecondition, "500"));
@@ -294,7 +294,8 @@ TEST_F(OverlaySnapshotterTest, TheChainEndsAtTheKernelsLimit) {
 TEST_F(OverlaySnapshotterTest, FailedStepsLeaveNothingBehind) {
   Layer("base", "", "a");
   ASSERT_OK(snapshotter_->Prepare("web", "base", {}));
-  for (const char* step : {"prepare.before_mkdir", "prepare.before_record", "prepare.after_record"}) {
+  for (const char* step :
+       {"prepare.before_mkdir", "prepare.before_record", "prepare.after_record"}) {
     for (const char* action : {"error", "enospc"}) {
       ASSERT_OK(failpoint::Arm(absl::StrCat("snapshotter.", step, "=", action)));
       EXPECT_FALSE(snapshotter_->Prepare("new", "base", {}).ok()) << step;

@@ -11,9 +11,7 @@
 namespace gantry::snapshotter {
 
 RecordSyncer::RecordSyncer(std::string root, std::function<void(const absl::Status&)> on_failure)
-    : root_(std::move(root)),
-      on_failure_(std::move(on_failure)),
-      thread_([this] { Run(); }) {}
+    : root_(std::move(root)), on_failure_(std::move(on_failure)), thread_([this] { Run(); }) {}
 
 RecordSyncer::~RecordSyncer() {
   {
@@ -42,9 +40,8 @@ absl::Status RecordSyncer::SyncBatch(const std::vector<std::string>& files) {
 }
 
 void RecordSyncer::Run() {
-  const auto has_work = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return stop_ || !files_.empty();
-  };
+  const auto has_work = [this]()
+                            ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stop_ || !files_.empty(); };
   bool stopping = false;
   while (!stopping) {
     std::vector<std::string> batch;

@@ -13,8 +13,8 @@
 
 namespace gantry::snapshotter {
 
-// Collects files for kBatch, then syncs them and their directories together: one journal commit for a
-// burst of Prepares, none of which waited for it. Thread-safe.
+// Collects files for kBatch, then syncs them and their directories together: one journal commit for
+// a burst of Prepares, none of which waited for it. Thread-safe.
 class RecordSyncer {
  public:
   static constexpr absl::Duration kBatch = absl::Seconds(1);

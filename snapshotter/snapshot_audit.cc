@@ -36,7 +36,8 @@ absl::Status AuditSnapshots(OverlaySnapshotter& snapshotter, absl::string_view m
   const std::set<std::string> present(ids.begin(), ids.end());
   for (const std::string& id : ids) {
     // Removed between the two looks: gone by now.
-    if (inventory.keys_by_id.contains(id) || !sys::Exists(absl::StrCat(directory, "/", id))) continue;
+    if (inventory.keys_by_id.contains(id) || !sys::Exists(absl::StrCat(directory, "/", id)))
+      continue;
     report.findings.push_back({"snapshot", absl::StrCat(directory, "/", id),
                                "the directory has no record",
                                "restart gantry-snapshotter, which removes it"});
@@ -71,9 +72,9 @@ absl::Status AuditSnapshots(OverlaySnapshotter& snapshotter, absl::string_view m
     }
     if (lost.empty()) continue;
     const std::vector<std::string> fields = absl::StrSplit(line, ' ');
-    report.findings.push_back({"mount", fields.size() > 4 ? fields[4] : std::string(line),
-                               absl::StrCat("stands on the removed snapshot directory ", *lost.begin()),
-                               "unmount it"});
+    report.findings.push_back(
+        {"mount", fields.size() > 4 ? fields[4] : std::string(line),
+         absl::StrCat("stands on the removed snapshot directory ", *lost.begin()), "unmount it"});
   }
   report.checked["mount of a snapshot"] += mounts;
   return absl::OkStatus();

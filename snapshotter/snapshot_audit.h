@@ -8,9 +8,9 @@
 
 namespace gantry::snapshotter {
 
-// Finds: directories without a record and records without a directory, damaged directories, snapshots
-// whose parent is lost, mounts of snapshots that no longer exist. `mountinfo` is the text of
-// /proc/self/mountinfo.
+// Finds: directories without a record and records without a directory, damaged directories,
+// snapshots whose parent is lost, mounts of snapshots that no longer exist. `mountinfo` is the text
+// of /proc/self/mountinfo.
 absl::Status AuditSnapshots(OverlaySnapshotter& snapshotter, absl::string_view mountinfo,
                             rpc::AuditReport& report);
 

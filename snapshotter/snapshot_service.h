@@ -1,5 +1,6 @@
 // The interface on the wire: containerd.services.snapshots.v1.Snapshots in its raw form, as a proxy
-// plugin of containerd serves it. Any snapshotter name is accepted: the caller has chosen us already.
+// plugin of containerd serves it. Any snapshotter name is accepted: the caller has chosen us
+// already.
 #pragma once
 
 #include "containerd/services/snapshots/v1/snapshots.grpc.pb.h"
@@ -12,9 +13,10 @@ class SnapshotService final : public containerd::services::snapshots::v1::Snapsh
  public:
   explicit SnapshotService(Snapshotter& snapshotter) : snapshotter_(snapshotter) {}
 
-  grpc::Status Prepare(grpc::ServerContext* context,
-                       const containerd::services::snapshots::v1::PrepareSnapshotRequest* request,
-                       containerd::services::snapshots::v1::PrepareSnapshotResponse* response) override;
+  grpc::Status Prepare(
+      grpc::ServerContext* context,
+      const containerd::services::snapshots::v1::PrepareSnapshotRequest* request,
+      containerd::services::snapshots::v1::PrepareSnapshotResponse* response) override;
   grpc::Status View(grpc::ServerContext* context,
                     const containerd::services::snapshots::v1::ViewSnapshotRequest* request,
                     containerd::services::snapshots::v1::ViewSnapshotResponse* response) override;
@@ -30,9 +32,10 @@ class SnapshotService final : public containerd::services::snapshots::v1::Snapsh
   grpc::Status Stat(grpc::ServerContext* context,
                     const containerd::services::snapshots::v1::StatSnapshotRequest* request,
                     containerd::services::snapshots::v1::StatSnapshotResponse* response) override;
-  grpc::Status Update(grpc::ServerContext* context,
-                      const containerd::services::snapshots::v1::UpdateSnapshotRequest* request,
-                      containerd::services::snapshots::v1::UpdateSnapshotResponse* response) override;
+  grpc::Status Update(
+      grpc::ServerContext* context,
+      const containerd::services::snapshots::v1::UpdateSnapshotRequest* request,
+      containerd::services::snapshots::v1::UpdateSnapshotResponse* response) override;
   grpc::Status List(grpc::ServerContext* context,
                     const containerd::services::snapshots::v1::ListSnapshotsRequest* request,
                     grpc::ServerWriter<containerd::services::snapshots::v1::ListSnapshotsResponse>*

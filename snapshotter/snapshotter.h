@@ -4,11 +4,11 @@
 //   active     writable; made by Prepare, ends with Commit or Remove;
 //   view       read-only, made by View to look at a committed snapshot;
 //   committed  read-only for ever; made by Commit; the only kind that may be a parent.
-// Keys of active snapshots and views and names of committed ones share one name space and are opaque:
-// behind gantry-metadata or containerd they read `namespace/seq/key`.
+// Keys of active snapshots and views and names of committed ones share one name space and are
+// opaque: behind gantry-metadata or containerd they read `namespace/seq/key`.
 //
-// Nobody mounts anything here: Prepare, View and GetMounts answer a list of mounts as data, and whoever
-// needs the file system mounts it (sys::MountAll).
+// Nobody mounts anything here: Prepare, View and GetMounts answer a list of mounts as data, and
+// whoever needs the file system mounts it (sys::MountAll).
 //
 // Life of an image layer:  Prepare(key, parent) -> unpack into the mounts -> Commit(key, chain id).
 // Life of a container:     Prepare(id, chain id) -> run -> Remove(id).
@@ -58,16 +58,17 @@ struct LabelChange {
 
 using Mounts = std::vector<sys::MountSpec>;
 
-// Thread-safe. After an error nothing has changed. Errors of all methods: NotFound — no such snapshot;
-// Unavailable — another call works on this snapshot now; DataLoss — its record or its parent is damaged.
+// Thread-safe. After an error nothing has changed. Errors of all methods: NotFound — no such
+// snapshot; Unavailable — another call works on this snapshot now; DataLoss — its record or its
+// parent is damaged.
 class Snapshotter {
  public:
   virtual ~Snapshotter() = default;
 
-  // Errors: AlreadyExists — the key is taken; NotFound — no such parent; InvalidArgument — the parent
-  // is not committed; FailedPrecondition — the chain is too deep; ResourceExhausted — disk full.
-  // Survives a crash of the process at once, and a power failure about a second later or when the
-  // caller syncs: a record lost before that is missing, never half there.
+  // Errors: AlreadyExists — the key is taken; NotFound — no such parent; InvalidArgument — the
+  // parent is not committed; FailedPrecondition — the chain is too deep; ResourceExhausted — disk
+  // full. Survives a crash of the process at once, and a power failure about a second later or when
+  // the caller syncs: a record lost before that is missing, never half there.
   virtual absl::StatusOr<Mounts> Prepare(const std::string& key, const std::string& parent,
                                          const Labels& labels) = 0;
   virtual absl::StatusOr<Mounts> View(const std::string& key, const std::string& parent,
@@ -76,10 +77,11 @@ class Snapshotter {
   // Errors: FailedPrecondition — it is committed.
   virtual absl::StatusOr<Mounts> GetMounts(const std::string& key) = 0;
 
-  // Turns the active snapshot `key` into the committed `name`; layer and record are on the disk when
-  // this returns. Empty labels keep those of the key. `parent`, when not empty, becomes the parent of a
-  // snapshot that was prepared without one (rebase: layers unpacked side by side).
-  // Errors: AlreadyExists — the name is taken; FailedPrecondition — not active, or has another parent.
+  // Turns the active snapshot `key` into the committed `name`; layer and record are on the disk
+  // when this returns. Empty labels keep those of the key. `parent`, when not empty, becomes the
+  // parent of a snapshot that was prepared without one (rebase: layers unpacked side by side).
+  // Errors: AlreadyExists — the name is taken; FailedPrecondition — not active, or has another
+  // parent.
   virtual absl::Status Commit(const std::string& key, const std::string& name, const Labels& labels,
                               const std::string& parent) = 0;
 

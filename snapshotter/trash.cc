@@ -70,9 +70,8 @@ size_t Trash::size() const {
 }
 
 void Trash::Run() {
-  const auto has_work = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return stop_ || !queue_.empty();
-  };
+  const auto has_work = [this]()
+                            ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stop_ || !queue_.empty(); };
   for (;;) {
     std::string path;
     {

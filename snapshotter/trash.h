@@ -1,5 +1,5 @@
-// Deletion off the path: a directory is renamed into the trash, which costs microseconds, and removed
-// by a thread of its own. What a crash leaves in the trash is removed after the next start.
+// Deletion off the path: a directory is renamed into the trash, which costs microseconds, and
+// removed by a thread of its own. What a crash leaves in the trash is removed after the next start.
 #pragma once
 
 #include <cstddef>

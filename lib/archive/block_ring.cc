@@ -22,9 +22,8 @@ bool BlockRing::HasRoom() const {
 
 char* BlockRing::Reserve() {
   absl::MutexLock lock(&mutex_);
-  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return cancelled_ || HasRoom();
-  };
+  const auto ready = [this]()
+                         ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return cancelled_ || HasRoom(); };
   mutex_.Await(absl::Condition(&ready));
   if (cancelled_) return nullptr;
   return blocks_[written_ % blocks_.size()].get();

@@ -44,7 +44,7 @@ class BlockRing {
   std::vector<std::unique_ptr<char[]>> blocks_;
   absl::Mutex mutex_;
   std::vector<size_t> sizes_ ABSL_GUARDED_BY(mutex_);
-  size_t written_ ABSL_GUARDED_BY(mutex_) = 0;          // Blocks published.
+  size_t written_ ABSL_GUARDED_BY(mutex_) = 0;            // Blocks published.
   std::vector<size_t> released_ ABSL_GUARDED_BY(mutex_);  // Blocks given back, by reader.
   std::vector<bool> holding_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;

@@ -175,8 +175,7 @@ class GzipCompressor : public Compressor {
       stream_->avail_out = kOutputChunkBytes;
       isal_deflate(stream_.get());
       out->resize(used + kOutputChunkBytes - stream_->avail_out);
-    } while (stream_->avail_out == 0 ||
-             (last && stream_->internal_state.state != ZSTATE_END));
+    } while (stream_->avail_out == 0 || (last && stream_->internal_state.state != ZSTATE_END));
   }
 
   std::unique_ptr<isal_zstream> stream_;

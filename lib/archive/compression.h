@@ -27,9 +27,9 @@ class Decompressor {
   static absl::StatusOr<std::unique_ptr<Decompressor>> Create(Compression compression);
   virtual ~Decompressor() = default;
 
-  // Takes from the front of `*input` (which shrinks) and writes up to `size` bytes to `out`. Answers
-  // how many were written; 0 means that all input was taken and more is needed.
-  // Errors: DataLoss — the stream is damaged, or something follows its end.
+  // Takes from the front of `*input` (which shrinks) and writes up to `size` bytes to `out`.
+  // Answers how many were written; 0 means that all input was taken and more is needed. Errors:
+  // DataLoss — the stream is damaged, or something follows its end.
   virtual absl::StatusOr<size_t> Read(absl::string_view* input, char* out, size_t size) = 0;
 
   // The input has ended. Errors: DataLoss — in the middle of the stream.

@@ -35,7 +35,9 @@ absl::Status Errno(const char* attempt, const std::string& path) {
   return sys::ErrnoError(errno, absl::StrCat(attempt, " '", EscapeForTerminal(path), "'"));
 }
 
-absl::Time ModifiedTime(const struct stat& status) { return absl::TimeFromTimespec(status.st_mtim); }
+absl::Time ModifiedTime(const struct stat& status) {
+  return absl::TimeFromTimespec(status.st_mtim);
+}
 
 sys::UniqueFd OpenChild(int directory, const std::string& name, int flags) {
   return sys::UniqueFd(OpenChildAt(directory, name, flags));
@@ -231,7 +233,8 @@ class Differ {
         entry.type = EntryType::kFifo;
         return writer_.Add(entry);
       default:
-        entry.type = S_ISCHR(status.st_mode) ? EntryType::kCharacterDevice : EntryType::kBlockDevice;
+        entry.type =
+            S_ISCHR(status.st_mode) ? EntryType::kCharacterDevice : EntryType::kBlockDevice;
         entry.device_major = major(status.st_rdev);
         entry.device_minor = minor(status.st_rdev);
         return writer_.Add(entry);
@@ -244,8 +247,8 @@ class Differ {
     struct stat opened = {};
     if (!file.ok() || ::fstat(file.get(), &opened) != 0) return Errno("open", path);
     if (!S_ISREG(opened.st_mode)) {
-      return absl::AbortedError(
-          absl::StrCat("'", EscapeForTerminal(path), "' was replaced while it was read; try again"));
+      return absl::AbortedError(absl::StrCat("'", EscapeForTerminal(path),
+                                             "' was replaced while it was read; try again"));
     }
     entry.size_bytes = static_cast<uint64_t>(status.st_size);
     entry.xattrs = LayerXattrs(file.get());

@@ -1,5 +1,5 @@
-// The difference between two directory trees as a layer: what was added or changed, and whiteouts for
-// what went.
+// The difference between two directory trees as a layer: what was added or changed, and whiteouts
+// for what went.
 #pragma once
 
 #include <optional>

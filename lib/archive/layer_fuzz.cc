@@ -1,5 +1,5 @@
-// Any bytes as a layer: the whole way through inflate, tar and the sink, into a directory that must keep
-// everything in.
+// Any bytes as a layer: the whole way through inflate, tar and the sink, into a directory that must
+// keep everything in.
 #include <fcntl.h>
 
 #include <cstddef>

@@ -50,12 +50,11 @@ bool KeepsXattr(const std::string& name) {
 absl::Status CheckOwner(const TarEntry& entry) {
   constexpr int64_t kMaxId = 4294967294;
   if (entry.uid < 0 || entry.uid > kMaxId || entry.gid < 0 || entry.gid > kMaxId) {
-    return absl::InvalidArgumentError(absl::StrCat("the owner ", entry.uid, ":", entry.gid,
-                                                   " is not from 0 to ", kMaxId));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the owner ", entry.uid, ":", entry.gid, " is not from 0 to ", kMaxId));
   }
   return absl::OkStatus();
 }
-
 
 absl::Status SetTimes(int fd, absl::Time modified, const std::string& name) {
   const struct timespec times[2] = {absl::ToTimespec(modified), absl::ToTimespec(modified)};
@@ -63,7 +62,8 @@ absl::Status SetTimes(int fd, absl::Time modified, const std::string& name) {
   return absl::OkStatus();
 }
 
-// Owner before mode: a change of owner clears set-id bits. Attributes after it: it clears those too.
+// Owner before mode: a change of owner clears set-id bits. Attributes after it: it clears those
+// too.
 absl::Status SetAttributes(int fd, const TarEntry& entry, const std::string& name) {
   if (::fchown(fd, static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid)) != 0) {
     return Errno("set the owner of", name);
@@ -112,8 +112,8 @@ absl::string_view WhiteoutsName(Whiteouts whiteouts) {
 }
 
 absl::StatusOr<Whiteouts> ParseWhiteouts(absl::string_view name) {
-  for (Whiteouts candidate : {Whiteouts::kOverlay, Whiteouts::kDiscard, Whiteouts::kRemove,
-                              Whiteouts::kLiteral}) {
+  for (Whiteouts candidate :
+       {Whiteouts::kOverlay, Whiteouts::kDiscard, Whiteouts::kRemove, Whiteouts::kLiteral}) {
     if (name == WhiteoutsName(candidate)) return candidate;
   }
   return absl::InvalidArgumentError(absl::StrCat("no such treatment of whiteouts: '", name, "'"));
@@ -185,8 +185,8 @@ absl::Status LayerSink::AddRoot(const TarEntry& entry) {
 absl::Status LayerSink::AddFile(int parent, const std::string& name, const TarEntry& entry,
                                 const Data& data) {
   if (entry.size_bytes > limits_.max_bytes || file_bytes_ > limits_.max_bytes - entry.size_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the layer has more than ", limits_.max_bytes, " bytes of files (max_layer_bytes)"));
+    return absl::ResourceExhaustedError(absl::StrCat("the layer has more than ", limits_.max_bytes,
+                                                     " bytes of files (max_layer_bytes)"));
   }
   sys::UniqueFd file(OpenChildAt(parent, name, O_WRONLY | O_CREAT | O_EXCL, 0600));
   if (!file.ok()) {
@@ -258,8 +258,9 @@ absl::Status LayerSink::AddHardLink(int parent, const std::string& path, const T
     return absl::InvalidArgumentError(
         absl::StrCat("it is a hard link to ", Quoted(target), ", which is not there"));
   }
-  // Rule 25 says regular files. Symlinks are let through too: store-optimised images (Nix) link them,
-  // and linkat(2) without AT_SYMLINK_FOLLOW gives the link itself a second name, nothing else.
+  // Rule 25 says regular files. Symlinks are let through too: store-optimised images (Nix) link
+  // them, and linkat(2) without AT_SYMLINK_FOLLOW gives the link itself a second name, nothing
+  // else.
   if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
     return absl::InvalidArgumentError(
         absl::StrCat("it is a hard link to ", Quoted(target), ", which is not a file"));
@@ -308,8 +309,8 @@ absl::Status LayerSink::AddOther(int parent, const std::string& name, const TarE
     if (errno == EEXIST) return absl::AlreadyExistsError("");
     return sys::ErrnoError(errno, "create it");
   }
-  if (::fchownat(parent, name.c_str(), static_cast<uid_t>(entry.uid),
-                 static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0) {
+  if (::fchownat(parent, name.c_str(), static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid),
+                 AT_SYMLINK_NOFOLLOW) != 0) {
     return sys::ErrnoError(errno, "set the owner");
   }
   // Not for symlinks: they have no mode, and fchmodat would follow them.
@@ -317,7 +318,8 @@ absl::Status LayerSink::AddOther(int parent, const std::string& name, const TarE
       ::fchmodat(parent, name.c_str(), entry.permissions, 0) != 0) {
     return sys::ErrnoError(errno, "set the mode");
   }
-  const struct timespec times[2] = {absl::ToTimespec(entry.modified), absl::ToTimespec(entry.modified)};
+  const struct timespec times[2] = {absl::ToTimespec(entry.modified),
+                                    absl::ToTimespec(entry.modified)};
   if (::utimensat(parent, name.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0) {
     return sys::ErrnoError(errno, "set the times");
   }
@@ -336,7 +338,8 @@ absl::Status LayerSink::AddWhiteout(const std::string& parent_path, const std::s
   if (!exists && errno != ENOENT) return sys::ErrnoError(errno, "look at what it hides");
   if (whiteouts_ == Whiteouts::kRemove) {
     if (!exists) return absl::OkStatus();
-    if (created_.contains(path)) return S_ISDIR(status.st_mode) ? RemoveBelow(path) : absl::OkStatus();
+    if (created_.contains(path))
+      return S_ISDIR(status.st_mode) ? RemoveBelow(path) : absl::OkStatus();
     const absl::Status removed = RemoveAt(parent, name);
     ForgetParent();
     return removed;
@@ -431,8 +434,8 @@ absl::StatusOr<int> LayerSink::ParentDirectory(const std::string& path) {
   return parent_.get();
 }
 
-// Part by part with symlinks read by hand, since a dangling one has to be followed to where its target
-// will be made.
+// Part by part with symlinks read by hand, since a dangling one has to be followed to where its
+// target will be made.
 absl::Status LayerSink::MakeParents(const std::string& path) {
   std::vector<std::string> done;
   std::deque<std::string> todo = absl::StrSplit(path, '/', absl::SkipEmpty());
@@ -462,8 +465,7 @@ absl::Status LayerSink::MakeParents(const std::string& path) {
             absl::StrCat("its directory ", Quoted(path), " goes through too many symlinks"));
       }
       std::string target(4096, '\0');
-      const ssize_t length =
-          ::readlinkat(directory.get(), part.c_str(), &target[0], target.size());
+      const ssize_t length = ::readlinkat(directory.get(), part.c_str(), &target[0], target.size());
       if (length < 0) return sys::ErrnoError(errno, absl::StrCat("read the link ", Quoted(here)));
       target.resize(static_cast<size_t>(length));
       if (absl::StartsWith(target, "/")) done.clear();

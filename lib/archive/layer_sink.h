@@ -1,6 +1,6 @@
-// Writes the entries of a layer below a directory. Names come from strangers: every parent is resolved
-// by openat2(2) with the directory as "/", nothing is ever written through a symlink that leads out,
-// and no path is walked twice (SECURITY-RULES 25-27).
+// Writes the entries of a layer below a directory. Names come from strangers: every parent is
+// resolved by openat2(2) with the directory as "/", nothing is ever written through a symlink that
+// leads out, and no path is walked twice (SECURITY-RULES 25-27).
 #pragma once
 
 #include <cstdint>
@@ -53,13 +53,13 @@ class LayerSink {
   // Gives directories their times, which later entries have disturbed. Call it once, at the end.
   absl::Status Finish();
 
-  // Directories that entries needed but the layer did not list: in a layer above others they must look
-  // as they do below, which this class cannot see.
+  // Directories that entries needed but the layer did not list: in a layer above others they must
+  // look as they do below, which this class cannot see.
   const std::set<std::string>& implicit_directories() const { return implicit_; }
 
-  // Directories that hide what lies below them, "" for the root. To be marked as opaque by someone with
-  // CAP_SYS_ADMIN; overlayfs does not look for the mark on the root of a layer, so there the names below
-  // have to be hidden one by one.
+  // Directories that hide what lies below them, "" for the root. To be marked as opaque by someone
+  // with CAP_SYS_ADMIN; overlayfs does not look for the mark on the root of a layer, so there the
+  // names below have to be hidden one by one.
   const std::set<std::string>& opaque_directories() const { return opaque_; }
 
   uint64_t entries() const { return entries_; }
@@ -77,8 +77,8 @@ class LayerSink {
   absl::Status AddHardLink(int parent, const std::string& name, const TarEntry& entry);
   absl::Status AddOther(int parent, const std::string& name, const TarEntry& entry);
 
-  // Removes what has this name so that an entry of another kind can take its place. True when it was
-  // an overlay whiteout.
+  // Removes what has this name so that an entry of another kind can take its place. True when it
+  // was an overlay whiteout.
   absl::StatusOr<bool> MakeRoom(int parent, const std::string& name, const std::string& path);
   absl::Status RemoveBelow(const std::string& directory);
 

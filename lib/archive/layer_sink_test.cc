@@ -22,8 +22,8 @@ namespace gantry::archive {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 using testing::Fails;
+using ::testing::IsEmpty;
 
 ByteSource FromString(std::string bytes) {
   return [bytes = std::move(bytes), offset = size_t{0}](

@@ -1,5 +1,5 @@
-// OpenSSL's plain SHA256_* functions, not EVP: they take the same assembler path, while EVP looks up
-// providers at its first use, which the unpack worker would pay for every layer.
+// OpenSSL's plain SHA256_* functions, not EVP: they take the same assembler path, while EVP looks
+// up providers at its first use, which the unpack worker would pay for every layer.
 #define OPENSSL_SUPPRESS_DEPRECATED
 
 #include "lib/archive/sha256.h"

@@ -48,9 +48,9 @@ absl::Status ReadXattrs(struct archive_entry* entry, TarEntry* out) {
   while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
     total += size;
     if (out->xattrs.size() >= kMaxXattrsPerEntry || total > kMaxXattrBytesPerEntry) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("'", EscapeForTerminal(out->path), "' has more than ", kMaxXattrsPerEntry,
-                       " extended attributes or 1 MiB of them"));
+      return absl::ResourceExhaustedError(absl::StrCat("'", EscapeForTerminal(out->path),
+                                                       "' has more than ", kMaxXattrsPerEntry,
+                                                       " extended attributes or 1 MiB of them"));
     }
     out->xattrs.emplace_back(Bytes(name), std::string(static_cast<const char*>(value), size));
   }
@@ -82,8 +82,8 @@ struct TarReader::Impl {
   absl::Status Error(absl::string_view attempt) const {
     if (!source_error.ok()) return source_error;
     const char* text = archive_error_string(handle);
-    return absl::InvalidArgumentError(absl::StrCat(
-        attempt, ": ", EscapeForTerminal(text == nullptr ? "damaged archive" : text)));
+    return absl::InvalidArgumentError(
+        absl::StrCat(attempt, ": ", EscapeForTerminal(text == nullptr ? "damaged archive" : text)));
   }
 };
 

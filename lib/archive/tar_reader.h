@@ -1,5 +1,5 @@
-// Tar archives as entries, read by libarchive with its tar reader and no filter: other formats would
-// read files of the host, other filters would start programs (SECURITY-RULES 24).
+// Tar archives as entries, read by libarchive with its tar reader and no filter: other formats
+// would read files of the host, other filters would start programs (SECURITY-RULES 24).
 #pragma once
 
 #include <sys/types.h>
@@ -46,8 +46,8 @@ struct TarEntry {
 // Thread-compatible.
 class TarReader {
  public:
-  // Answers the next piece of the archive, empty at its end. The piece must stay valid until the next
-  // call.
+  // Answers the next piece of the archive, empty at its end. The piece must stay valid until the
+  // next call.
   using Source = std::function<absl::StatusOr<absl::string_view>()>;
 
   explicit TarReader(Source source);
@@ -56,8 +56,8 @@ class TarReader {
   TarReader& operator=(const TarReader&) = delete;
 
   // Reads the next header into `*entry`; false at the end of the archive. What was not read of the
-  // entry before is skipped. Errors: InvalidArgument — not a tar archive, or a damaged one; whatever
-  // `source` answered.
+  // entry before is skipped. Errors: InvalidArgument — not a tar archive, or a damaged one;
+  // whatever `source` answered.
   absl::StatusOr<bool> Next(TarEntry* entry);
 
   // Hands the data of the current entry over, piece by piece; holes of sparse files are left out.

@@ -116,7 +116,8 @@ std::string PaxRecords(const TarEntry& entry, const std::string& path) {
   if (seconds < 0 || nanoseconds != 0 || seconds > static_cast<int64_t>(kMaxOctal11)) {
     // A time before 1970 with a fraction would need care with the sign; whole seconds will do.
     std::string text = absl::StrCat(seconds);
-    if (seconds >= 0 && nanoseconds != 0) absl::StrAppend(&text, ".", absl::Dec(nanoseconds, absl::kZeroPad9));
+    if (seconds >= 0 && nanoseconds != 0)
+      absl::StrAppend(&text, ".", absl::Dec(nanoseconds, absl::kZeroPad9));
     records += PaxRecord("mtime", text);
   }
   for (const auto& [name, value] : entry.xattrs) {

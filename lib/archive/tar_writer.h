@@ -1,5 +1,5 @@
-// Tar archives, written: the POSIX pax format, with extended headers only where the old fields do not
-// suffice, so that equal trees give equal bytes.
+// Tar archives, written: the POSIX pax format, with extended headers only where the old fields do
+// not suffice, so that equal trees give equal bytes.
 #pragma once
 
 #include <cstdint>

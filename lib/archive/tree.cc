@@ -29,7 +29,7 @@ struct CloseDirectory {
 };
 
 absl::StatusOr<std::unique_ptr<DIR, CloseDirectory>> OpenDirectory(int parent,
-                                                                  const std::string& name) {
+                                                                   const std::string& name) {
   const int fd = OpenChildAt(parent, name, O_RDONLY | O_DIRECTORY);
   if (fd < 0) {
     return sys::ErrnoError(errno, absl::StrCat("open directory '", EscapeForTerminal(name), "'"));

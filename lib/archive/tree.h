@@ -12,12 +12,14 @@
 
 namespace gantry::archive {
 
-// Opens `path` (relative; empty: `root` itself) with `root` as "/": symlinks, even absolute ones, stay
-// inside. With `follow` false any symlink on the way is an error. Answers errno as a negative number.
+// Opens `path` (relative; empty: `root` itself) with `root` as "/": symlinks, even absolute ones,
+// stay inside. With `follow` false any symlink on the way is an error. Answers errno as a negative
+// number.
 int OpenInTree(int root, const std::string& path, int flags, bool follow);
 
-// openat(2) for one name in a directory, without following it, as openat2(2): the unpack worker's filter
-// refuses the older calls, with which libraries load configuration and code. -1 and errno on failure.
+// openat(2) for one name in a directory, without following it, as openat2(2): the unpack worker's
+// filter refuses the older calls, with which libraries load configuration and code. -1 and errno on
+// failure.
 int OpenChildAt(int directory, const std::string& name, int flags, mode_t mode = 0);
 
 // Removes `name` in the directory and all below it; symlinks are removed, not followed.

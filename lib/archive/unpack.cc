@@ -27,14 +27,12 @@ constexpr size_t kTarReader = 1;
 
 absl::Status CheckSize(uint64_t input, uint64_t output, const UnpackOptions& options) {
   if (output > options.max_tar_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("the layer unpacks to more than ",
-                                                     options.max_tar_bytes,
-                                                     " bytes (max_layer_bytes)"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the layer unpacks to more than ", options.max_tar_bytes, " bytes (max_layer_bytes)"));
   }
   if (output > kFreeOfRatioBytes && output / options.max_ratio > input) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the layer unpacks to more than ", options.max_ratio,
-                     " times its size (max_layer_ratio)"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the layer unpacks to more than ", options.max_ratio, " times its size (max_layer_ratio)"));
   }
   return absl::OkStatus();
 }
@@ -55,8 +53,8 @@ absl::Status Inflate(const ByteSource& source, const UnpackOptions& options, Blo
                      uint64_t* tar_bytes) {
   auto input = std::make_unique<char[]>(kBlockBytes);
   ASSIGN_OR_RETURN(size_t have, ReadFirst(source, input.get(), kBlockBytes));
-  const Compression compression = options.compression.value_or(
-      DetectCompression(absl::string_view(input.get(), have)));
+  const Compression compression =
+      options.compression.value_or(DetectCompression(absl::string_view(input.get(), have)));
   ASSIGN_OR_RETURN(std::unique_ptr<Decompressor> decompressor, Decompressor::Create(compression));
   uint64_t input_bytes = 0;
   char* block = nullptr;
@@ -71,8 +69,8 @@ absl::Status Inflate(const ByteSource& source, const UnpackOptions& options, Blo
         // Whoever cancelled has the better reason.
         if (block == nullptr) return absl::CancelledError("unpacking was stopped");
       }
-      ASSIGN_OR_RETURN(const size_t bytes, decompressor->Read(&rest, block + filled,
-                                                              ring.block_bytes() - filled));
+      ASSIGN_OR_RETURN(const size_t bytes,
+                       decompressor->Read(&rest, block + filled, ring.block_bytes() - filled));
       if (bytes == 0) break;
       filled += bytes;
       *tar_bytes += bytes;

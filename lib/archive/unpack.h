@@ -1,5 +1,5 @@
-// A layer blob into a directory, as a pipeline of three threads: inflate ∥ SHA-256 of the tar ∥ write
-// the files. The stream is the hostile part, so this runs in the unpack worker.
+// A layer blob into a directory, as a pipeline of three threads: inflate ∥ SHA-256 of the tar ∥
+// write the files. The stream is the hostile part, so this runs in the unpack worker.
 #pragma once
 
 #include <cstdint>
@@ -41,9 +41,9 @@ using ByteSource = std::function<absl::StatusOr<size_t>(char* buffer, size_t siz
 // Reads from a descriptor.
 ByteSource FdSource(int fd);
 
-// Unpacks below `root`. After an error files may be left there: the caller throws the directory away.
-// Errors: DataLoss — the compressed stream is damaged; InvalidArgument — an entry breaks a rule;
-// ResourceExhausted — a limit, or the disk is full; whatever `source` answered.
+// Unpacks below `root`. After an error files may be left there: the caller throws the directory
+// away. Errors: DataLoss — the compressed stream is damaged; InvalidArgument — an entry breaks a
+// rule; ResourceExhausted — a limit, or the disk is full; whatever `source` answered.
 absl::StatusOr<UnpackResult> Unpack(const ByteSource& source, sys::UniqueFd root,
                                     const UnpackOptions& options);
 

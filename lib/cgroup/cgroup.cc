@@ -34,8 +34,8 @@ constexpr absl::Duration kRemoveTimeout = absl::Seconds(2);
 constexpr absl::Duration kFreezeTimeout = absl::Seconds(10);
 constexpr int kKillRounds = 100;
 
-// Calls `done` until it says yes or `timeout` is over. The kernel offers no event for what we wait for
-// here (v1 has none at all), so the pauses grow from 100 µs to 10 ms.
+// Calls `done` until it says yes or `timeout` is over. The kernel offers no event for what we wait
+// for here (v1 has none at all), so the pauses grow from 100 µs to 10 ms.
 bool WaitUntil(absl::Duration timeout, const std::function<bool()>& done) {
   const absl::Time deadline = absl::Now() + timeout;
   absl::Duration pause = absl::Microseconds(100);
@@ -55,8 +55,8 @@ bool HasController(absl::string_view list, absl::string_view controller) {
   return false;
 }
 
-// cpuset of v1 starts with empty lists, with which no process can join: copies the parent's, from the
-// mount point down. Levels that have lists already cost one read each.
+// cpuset of v1 starts with empty lists, with which no process can join: copies the parent's, from
+// the mount point down. Levels that have lists already cost one read each.
 absl::Status FillCpuset(const std::string& mount_point, const std::string& path) {
   for (const char* file : {"cpuset.cpus", "cpuset.mems"}) {
     ASSIGN_OR_RETURN(std::string own, ReadControl(path, file));
@@ -70,8 +70,8 @@ absl::Status FillCpuset(const std::string& mount_point, const std::string& path)
   return absl::OkStatus();
 }
 
-// Enables every controller that `directory` has for its children; those the kernel refuses (threads,
-// a real-time task) are left out, and a limit that needs one fails at its own file.
+// Enables every controller that `directory` has for its children; those the kernel refuses
+// (threads, a real-time task) are left out, and a limit that needs one fails at its own file.
 void EnableControllers(const std::string& directory) {
   absl::StatusOr<std::string> available = ReadControl(directory, "cgroup.controllers");
   absl::StatusOr<std::string> enabled = ReadControl(directory, "cgroup.subtree_control");
@@ -167,8 +167,8 @@ absl::StatusOr<Cgroup> Cgroup::Plan(const Layout& layout, absl::string_view path
     const bool control = std::any_of(part.begin(), part.end(),
                                      [](unsigned char c) { return c < 0x20 || c == 0x7f; });
     if (part == ".." || part == "." || control) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "the cgroup path '", EscapeForTerminal(path), "' has a part that is no plain name"));
+      return absl::InvalidArgumentError(absl::StrCat("the cgroup path '", EscapeForTerminal(path),
+                                                     "' has a part that is no plain name"));
     }
   }
   const std::string below = absl::StrJoin(parts, "/");
@@ -194,16 +194,16 @@ absl::Status Cgroup::Create(bool reuse) {
     RETURN_IF_ERROR(FAILPOINT("cgroup.create.before_mkdir"));
     const std::string mount_point = "/sys/fs/cgroup";
     const size_t before = made.size();
-    RETURN_IF_ERROR(MakeLevels(mount_point, directory.path, directory.unified(),
-                               mode_ == Mode::kV2, made));
+    RETURN_IF_ERROR(
+        MakeLevels(mount_point, directory.path, directory.unified(), mode_ == Mode::kV2, made));
     const bool new_leaf = made.size() > before;
     if (!reuse && !new_leaf) {
       return absl::AlreadyExistsError(
           absl::StrCat("the cgroup '", directory.path, "' exists already"));
     }
     if (HasController(directory.controllers, "cpuset")) {
-      // Levels above that are ours hand their lists down by themselves from now on; writing lists makes
-      // the kernel rebuild its scheduling domains.
+      // Levels above that are ours hand their lists down by themselves from now on; writing lists
+      // makes the kernel rebuild its scheduling domains.
       for (size_t i = before; i < made.size(); ++i) {
         if (made[i] != directory.path) (void)WriteControl(made[i], "cgroup.clone_children", "1");
       }
@@ -283,9 +283,9 @@ absl::Status SetFrozen(const Cgroup& cgroup, bool frozen) {
   RETURN_IF_ERROR(failure);
   if (done) return absl::OkStatus();
   if (frozen) (void)SetFrozen(cgroup, false);
-  return absl::DeadlineExceededError(
-      absl::StrCat("the kernel did not ", frozen ? "freeze" : "thaw", " the processes in ",
-                   absl::FormatDuration(kFreezeTimeout)));
+  return absl::DeadlineExceededError(absl::StrCat("the kernel did not ", frozen ? "freeze" : "thaw",
+                                                  " the processes in ",
+                                                  absl::FormatDuration(kFreezeTimeout)));
 }
 
 }  // namespace
@@ -295,8 +295,8 @@ absl::Status Cgroup::Thaw() const { return SetFrozen(*this, false); }
 
 absl::StatusOr<std::vector<pid_t>> Cgroup::Pids() const {
   if (directories_.empty()) return std::vector<pid_t>();
-  // One hierarchy is enough, as all processes are in all of them; a controller's own is harder to leave
-  // than the named one that systemd may rearrange.
+  // One hierarchy is enough, as all processes are in all of them; a controller's own is harder to
+  // leave than the named one that systemd may rearrange.
   std::string path = DirectoryOf("pids");
   if (path.empty()) path = directories_[0].path;
   if (!sys::Exists(path)) {
@@ -330,8 +330,8 @@ absl::Status Cgroup::KillAll() const {
     if (directory.unified() && WriteControl(directory.path, "cgroup.kill", "1").ok()) killed = true;
   }
   if (mode_ == Mode::kV2 && killed) return absl::OkStatus();
-  // v1: a frozen process dies only once it is thawed. Freezing first keeps forks from escaping; where
-  // that does not work, rounds of signals catch them.
+  // v1: a frozen process dies only once it is thawed. Freezing first keeps forks from escaping;
+  // where that does not work, rounds of signals catch them.
   const bool frozen = Freeze().ok();
   absl::Status status;
   for (int round = 0; round < kKillRounds; ++round) {

@@ -1,13 +1,14 @@
 // A container's cgroup, on cgroup v2, v1, or both mounted side by side (hybrid).
 //
-// On v1 a cgroup is one directory in each mounted hierarchy (cpu, memory, freezer …, name=systemd), on
-// v2 one directory; a hybrid machine has the v1 directories and one in the v2 tree without controllers,
-// which still gives us birth inside (CLONE_INTO_CGROUP), cgroup.kill and cgroup.events. The class keeps
-// the list of directories, so that callers need not know which kind of machine this is.
+// On v1 a cgroup is one directory in each mounted hierarchy (cpu, memory, freezer …, name=systemd),
+// on v2 one directory; a hybrid machine has the v1 directories and one in the v2 tree without
+// controllers, which still gives us birth inside (CLONE_INTO_CGROUP), cgroup.kill and
+// cgroup.events. The class keeps the list of directories, so that callers need not know which kind
+// of machine this is.
 //
 // Joining: a write to `cgroup.procs` waits for an RCU grace period per hierarchy, milliseconds; a
-// single-threaded process that writes 0 to `tasks` skips the lock (COSTS 11), and on v2 clone3 gives
-// birth inside. So the joiner is the container's init itself, through JoinDescriptors.
+// single-threaded process that writes 0 to `tasks` skips the lock (COSTS 11), and on v2 clone3
+// gives birth inside. So the joiner is the container's init itself, through JoinDescriptors.
 #pragma once
 
 #include <sys/types.h>
@@ -35,8 +36,8 @@ struct Hierarchy {
   bool unified() const { return controllers.empty(); }
 };
 
-// What is mounted. Reads /proc/self/cgroup and, where things are not at their usual place, the mount
-// table. Errors: NotFound — no cgroups on this machine.
+// What is mounted. Reads /proc/self/cgroup and, where things are not at their usual place, the
+// mount table. Errors: NotFound — no cgroups on this machine.
 struct Layout {
   Mode mode = Mode::kV1;
   std::vector<Hierarchy> hierarchies;
@@ -57,18 +58,19 @@ class Cgroup {
   Cgroup(Mode mode, std::vector<Directory> directories)
       : mode_(mode), directories_(std::move(directories)) {}
 
-  // Names the directories; makes nothing. `path` is linux.cgroupsPath: absolute from the root of each
-  // hierarchy, relative below the caller's own cgroup. Errors: InvalidArgument — empty, or "..", or a
-  // control byte in it (SECURITY-RULES 21).
+  // Names the directories; makes nothing. `path` is linux.cgroupsPath: absolute from the root of
+  // each hierarchy, relative below the caller's own cgroup. Errors: InvalidArgument — empty, or
+  // "..", or a control byte in it (SECURITY-RULES 21).
   static absl::StatusOr<Cgroup> Plan(const Layout& layout, absl::string_view path);
 
   // Makes the directories, enabling v2 controllers from the root down, and copies cpuset's cpus and
-  // mems from the parents on v1. What was made is removed again on failure; a directory that was there
-  // is an error unless `reuse` is set (callers that share one cgroup between containers).
+  // mems from the parents on v1. What was made is removed again on failure; a directory that was
+  // there is an error unless `reuse` is set (callers that share one cgroup between containers).
   absl::Status Create(bool reuse = true);
 
-  // Writes the limits. On v2 the device rules become an eBPF program. `rootless` leaves devices alone.
-  // Errors: InvalidArgument — a value the kernel refuses, or a limit whose controller is not mounted.
+  // Writes the limits. On v2 the device rules become an eBPF program. `rootless` leaves devices
+  // alone. Errors: InvalidArgument — a value the kernel refuses, or a limit whose controller is not
+  // mounted.
   absl::Status Apply(const oci::Resources& resources, bool rootless = false) const;
 
   // Changes limits of a running container: raising and lowering memory and swap in the right order,
@@ -91,14 +93,14 @@ class Cgroup {
   // All processes in the cgroup and below it, sorted, without duplicates.
   absl::StatusOr<std::vector<pid_t>> Pids() const;
 
-  // SIGKILL to every process in it and below it: cgroup.kill where there is one, else freeze, signal,
-  // thaw, until none is left. Does not wait for them to end.
+  // SIGKILL to every process in it and below it: cgroup.kill where there is one, else freeze,
+  // signal, thaw, until none is left. Does not wait for them to end.
   absl::Status KillAll() const;
   // Any signal to every process.
   absl::Status SignalAll(int signal) const;
 
-  // Removes the directories and those below them; fine when they are gone. Waits up to two seconds for
-  // processes that are dying. Errors: FailedPrecondition — processes are left.
+  // Removes the directories and those below them; fine when they are gone. Waits up to two seconds
+  // for processes that are dying. Errors: FailedPrecondition — processes are left.
   absl::Status Remove() const;
 
   bool Exists() const;
@@ -117,7 +119,8 @@ class Cgroup {
   bool made_ = false;
 };
 
-// --- Reading -----------------------------------------------------------------------------------------
+// --- Reading
+// -----------------------------------------------------------------------------------------
 
 struct NamedValue {
   std::string name;
@@ -158,7 +161,7 @@ struct StatsV1 {
 // v2, units as the files have them: microseconds, bytes.
 struct StatsV2 {
   uint64_t pids_current = 0, pids_limit = 0;  // Limit 0: none ("max").
-  std::vector<NamedValue> cpu_stat;           // cpu.stat: usage_usec, user_usec, system_usec, nr_periods …
+  std::vector<NamedValue> cpu_stat;  // cpu.stat: usage_usec, user_usec, system_usec, nr_periods …
   std::vector<NamedValue> memory_stat;
   uint64_t memory_usage = 0, memory_limit = kNoLimit, memory_max_usage = 0;
   uint64_t swap_usage = 0, swap_limit = kNoLimit, swap_max_usage = 0;
@@ -183,8 +186,8 @@ uint64_t ValueOf(const std::vector<NamedValue>& values, absl::string_view name);
 absl::StatusOr<StatsV1> ReadStatsV1(const Cgroup& cgroup);
 absl::StatusOr<StatsV2> ReadStatsV2(const Cgroup& cgroup);
 
-// Tells when the kernel killed for lack of memory: an eventfd on v1's memory.oom_control, inotify on
-// v2's memory.events. Move-only, thread-compatible.
+// Tells when the kernel killed for lack of memory: an eventfd on v1's memory.oom_control, inotify
+// on v2's memory.events. Move-only, thread-compatible.
 class OomWatch {
  public:
   // Errors: NotFound — no memory controller, or the cgroup is gone.
@@ -193,8 +196,8 @@ class OomWatch {
   // Readable when there may be news; non-blocking.
   int fd() const { return fd_.get(); }
 
-  // Processes killed since the last call (or since Open). 0: nothing; also when the cgroup was removed,
-  // after which `gone` is true and the descriptor should no longer be polled.
+  // Processes killed since the last call (or since Open). 0: nothing; also when the cgroup was
+  // removed, after which `gone` is true and the descriptor should no longer be polled.
   uint64_t Drain();
   bool gone() const { return gone_; }
 

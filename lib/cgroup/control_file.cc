@@ -26,8 +26,8 @@ absl::Status WriteControl(const std::string& directory, absl::string_view file,
     if (written >= 0) return absl::OkStatus();
   }
   const int error = errno;
-  return sys::ErrnoError(
-      error, absl::StrCat("write '", EscapeForTerminal(value), "' to '", path, "'"));
+  return sys::ErrnoError(error,
+                         absl::StrCat("write '", EscapeForTerminal(value), "' to '", path, "'"));
 }
 
 absl::StatusOr<std::string> ReadControl(const std::string& directory, absl::string_view file) {

@@ -8,8 +8,8 @@
 
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "lib/base/status.h"
 #include "lib/cgroup/limits.h"
 #include "lib/sys/errno.h"
@@ -151,7 +151,8 @@ absl::Status AttachDeviceProgram(const std::string& directory,
     detach.attach_bpf_fd = static_cast<uint32_t>(fd.get());
     detach.attach_type = BPF_CGROUP_DEVICE;
     if (Bpf(BPF_PROG_DETACH, detach) != 0) {
-      return sys::ErrnoError(errno, absl::StrCat("detach the old device program of '", directory, "'"));
+      return sys::ErrnoError(errno,
+                             absl::StrCat("detach the old device program of '", directory, "'"));
     }
   }
   return absl::OkStatus();

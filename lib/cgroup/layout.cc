@@ -24,21 +24,23 @@ bool IsMounted(const std::string& path, long magic) {
   return ::statfs(path.c_str(), &info) == 0 && info.f_type == magic;
 }
 
-// Controllers in the order of the alphabet, since mounts and /proc/self/cgroup order them differently.
+// Controllers in the order of the alphabet, since mounts and /proc/self/cgroup order them
+// differently.
 std::string Sorted(absl::string_view controllers) {
   std::vector<std::string> names = absl::StrSplit(controllers, ',');
   std::sort(names.begin(), names.end());
   return absl::StrJoin(names, ",");
 }
 
-// Mount points by sorted controllers ("" is v2), from the mount table: only read when a hierarchy is
-// not where every distribution puts it, as machines with many mounts have long tables.
+// Mount points by sorted controllers ("" is v2), from the mount table: only read when a hierarchy
+// is not where every distribution puts it, as machines with many mounts have long tables.
 std::map<std::string, std::string> ReadMountTable() {
   std::map<std::string, std::string> points;
   absl::StatusOr<std::string> table = sys::ReadFile("/proc/self/mountinfo");
   if (!table.ok()) return points;
   for (absl::string_view line : absl::StrSplit(*table, '\n', absl::SkipEmpty())) {
-    const std::pair<absl::string_view, absl::string_view> halves = absl::StrSplit(line, absl::MaxSplits(" - ", 1));
+    const std::pair<absl::string_view, absl::string_view> halves =
+        absl::StrSplit(line, absl::MaxSplits(" - ", 1));
     const std::vector<absl::string_view> left = absl::StrSplit(halves.first, ' ');
     const std::vector<absl::string_view> right = absl::StrSplit(halves.second, ' ');
     if (left.size() < 5 || right.size() < 3) continue;
@@ -73,7 +75,7 @@ absl::StatusOr<Layout> Layout::Detect() {
     if (layout.mode == Mode::kV2 && !unified) continue;
     hierarchy.mount_point =
         layout.mode == Mode::kV2 ? kRoot
-        : unified ? absl::StrCat(kRoot, "/unified")
+        : unified                ? absl::StrCat(kRoot, "/unified")
                   : absl::StrCat(kRoot, "/", absl::StripPrefix(hierarchy.controllers, "name="));
     if (!IsMounted(hierarchy.mount_point, unified ? kV2Magic : kV1Magic)) {
       if (!table_read) table = ReadMountTable();

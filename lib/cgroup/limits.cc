@@ -28,9 +28,9 @@ absl::Status WriteSetting(const Cgroup& cgroup, const Setting& setting) {
   const std::string directory = cgroup.DirectoryOf(setting.controller);
   if (directory.empty()) {
     if (setting.optional) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("set ", setting.file, " to '", setting.value, "': the cgroup controller '",
-                     setting.controller, "' is not mounted on this machine"));
+    return absl::InvalidArgumentError(absl::StrCat("set ", setting.file, " to '", setting.value,
+                                                   "': the cgroup controller '", setting.controller,
+                                                   "' is not mounted on this machine"));
   }
   // "new|old": names of the same file in different kernels.
   absl::Status status;
@@ -42,9 +42,12 @@ absl::Status WriteSetting(const Cgroup& cgroup, const Setting& setting) {
   return Blame(status);
 }
 
-absl::Status WriteDevicesV1(const std::string& directory, const std::vector<oci::DeviceRule>& rules) {
-  sys::UniqueFd allow(::open(absl::StrCat(directory, "/devices.allow").c_str(), O_WRONLY | O_CLOEXEC));
-  sys::UniqueFd deny(::open(absl::StrCat(directory, "/devices.deny").c_str(), O_WRONLY | O_CLOEXEC));
+absl::Status WriteDevicesV1(const std::string& directory,
+                            const std::vector<oci::DeviceRule>& rules) {
+  sys::UniqueFd allow(
+      ::open(absl::StrCat(directory, "/devices.allow").c_str(), O_WRONLY | O_CLOEXEC));
+  sys::UniqueFd deny(
+      ::open(absl::StrCat(directory, "/devices.deny").c_str(), O_WRONLY | O_CLOEXEC));
   if (!allow.ok() || !deny.ok()) {
     return sys::ErrnoError(errno, absl::StrCat("open the device lists in '", directory, "'"));
   }
@@ -79,16 +82,16 @@ absl::Status CheckUsage(const Cgroup& cgroup, const oci::MemoryResources& memory
     return absl::OkStatus();
   }
   const bool v2 = cgroup.mode() == Mode::kV2;
-  const uint64_t usage = ReadNumber(cgroup.DirectoryOf("memory"),
-                                    v2 ? "memory.current" : "memory.usage_in_bytes");
+  const uint64_t usage =
+      ReadNumber(cgroup.DirectoryOf("memory"), v2 ? "memory.current" : "memory.usage_in_bytes");
   if (static_cast<uint64_t>(*memory.limit) >= usage) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("linux.resources.memory.limit: unable to set the memory limit to ",
                    *memory.limit, " bytes, as ", usage, " bytes are in use (checkBeforeUpdate)"));
 }
 
-// memory.limit_in_bytes may never be above memory.memsw.limit_in_bytes, not even between two writes:
-// when the new memory limit is above the old sum, the sum goes first.
+// memory.limit_in_bytes may never be above memory.memsw.limit_in_bytes, not even between two
+// writes: when the new memory limit is above the old sum, the sum goes first.
 void OrderMemoryV1(const Cgroup& cgroup, std::vector<Setting>& settings) {
   auto limit = settings.end(), sum = settings.end();
   for (auto it = settings.begin(); it != settings.end(); ++it) {

@@ -1,5 +1,5 @@
-// Resources as the control files that say them: which file, which text. Pure functions, so that every
-// conversion is tested without a kernel; limits.cc writes them.
+// Resources as the control files that say them: which file, which text. Pure functions, so that
+// every conversion is tested without a kernel; limits.cc writes them.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ struct DeviceLine {
 };
 std::vector<DeviceLine> DeviceLinesV1(const std::vector<oci::DeviceRule>& rules);
 
-// The rules with the nodes every container has in between: deny all, those, then the caller's. Without
-// rules at all the list is empty: nothing is restricted.
+// The rules with the nodes every container has in between: deny all, those, then the caller's.
+// Without rules at all the list is empty: nothing is restricted.
 std::vector<oci::DeviceRule> WithDefaultDevices(const std::vector<oci::DeviceRule>& rules);
 
 // cpu.shares (2 … 262144) to cpu.weight (1 … 10000), so that 1024 gives 100.

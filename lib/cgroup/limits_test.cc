@@ -92,9 +92,10 @@ TEST(LimitsTest, ARuleAfterADenyIsKeptThoughItRepeatsADefault) {
 }
 
 TEST(PlanTest, RefusesPathsThatLeaveTheirPlace) {
-  Layout layout{.mode = Mode::kV1,
-                .hierarchies = {{.mount_point = "/sys/fs/cgroup/memory", .controllers = "memory",
-                                 .own_path = "/"}}};
+  Layout layout{
+      .mode = Mode::kV1,
+      .hierarchies = {
+          {.mount_point = "/sys/fs/cgroup/memory", .controllers = "memory", .own_path = "/"}}};
   EXPECT_FALSE(Cgroup::Plan(layout, "").ok());
   EXPECT_FALSE(Cgroup::Plan(layout, "/").ok());
   EXPECT_FALSE(Cgroup::Plan(layout, "/a/../b").ok());

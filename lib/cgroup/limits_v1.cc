@@ -25,10 +25,12 @@ class Settings {
 void AddMemory(const oci::MemoryResources& memory, Settings& settings) {
   // A fresh cgroup has no limits: memory first, since memory + swap may never be below it.
   settings.Add("memory", "memory.limit_in_bytes", memory.limit);
-  if (memory.swap.value_or(0) != 0) settings.Add("memory", "memory.memsw.limit_in_bytes", memory.swap);
+  if (memory.swap.value_or(0) != 0)
+    settings.Add("memory", "memory.memsw.limit_in_bytes", memory.swap);
   settings.Add("memory", "memory.soft_limit_in_bytes", memory.reservation);
   settings.Add("memory", "memory.swappiness", memory.swappiness);
-  // The kernel has dropped these two (6.x); what they asked for is part of memory.limit_in_bytes now.
+  // The kernel has dropped these two (6.x); what they asked for is part of memory.limit_in_bytes
+  // now.
   settings.Add("memory", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp, true);
   if (memory.disable_oom_killer.value_or(false)) {
     settings.AddText("memory", "memory.oom_control", "1");
@@ -54,7 +56,8 @@ void AddCpu(const oci::CpuResources& cpu, Settings& settings) {
 void AddThrottle(const char* file, const std::vector<oci::BlockIoResources::Throttle>& devices,
                  Settings& settings) {
   for (const auto& device : devices) {
-    settings.AddText("blkio", file, absl::StrCat(device.major, ":", device.minor, " ", device.rate));
+    settings.AddText("blkio", file,
+                     absl::StrCat(device.major, ":", device.minor, " ", device.rate));
   }
 }
 
@@ -73,8 +76,8 @@ void AddBlockIo(const oci::BlockIoResources& io, Settings& settings) {
                        absl::StrCat(number, *device.weight));
     }
     if (device.leaf_weight) {
-      settings.AddText("blkio", "blkio.leaf_weight_device", absl::StrCat(number, *device.leaf_weight),
-                       true);
+      settings.AddText("blkio", "blkio.leaf_weight_device",
+                       absl::StrCat(number, *device.leaf_weight), true);
     }
   }
   AddThrottle("blkio.throttle.read_bps_device", io.read_bps, settings);
@@ -99,7 +102,8 @@ absl::StatusOr<std::vector<Setting>> SettingsV1(const oci::Resources& resources)
   if (resources.cpu) AddCpu(*resources.cpu, settings);
   if (resources.pids_limit) {
     const int64_t limit = *resources.pids_limit;
-    settings.AddText("pids", "pids.max", limit < 0 ? "max" : absl::StrCat(std::max<int64_t>(limit, 1)));
+    settings.AddText("pids", "pids.max",
+                     limit < 0 ? "max" : absl::StrCat(std::max<int64_t>(limit, 1)));
   }
   if (resources.block_io) AddBlockIo(*resources.block_io, settings);
   for (const oci::HugepageLimit& limit : resources.hugepages) {
@@ -136,13 +140,13 @@ std::vector<oci::DeviceRule> WithDefaultDevices(const std::vector<oci::DeviceRul
   };
   allow("c", {}, {}, "m");  // Making a node is harmless while opening it is denied.
   allow("b", {}, {}, "m");
-  allow("c", 1, 3, "rwm");    // null
-  allow("c", 1, 5, "rwm");    // zero
-  allow("c", 1, 7, "rwm");    // full
-  allow("c", 1, 8, "rwm");    // random
-  allow("c", 1, 9, "rwm");    // urandom
-  allow("c", 5, 0, "rwm");    // tty
-  allow("c", 5, 2, "rwm");    // ptmx
+  allow("c", 1, 3, "rwm");     // null
+  allow("c", 1, 5, "rwm");     // zero
+  allow("c", 1, 7, "rwm");     // full
+  allow("c", 1, 8, "rwm");     // random
+  allow("c", 1, 9, "rwm");     // urandom
+  allow("c", 5, 0, "rwm");     // tty
+  allow("c", 5, 2, "rwm");     // ptmx
   allow("c", 136, {}, "rwm");  // pts
   const auto is_deny_all = [](const oci::DeviceRule& rule) {
     return !rule.allow && (rule.type.empty() || rule.type == "a") && rule.major.value_or(-1) < 0 &&
@@ -155,11 +159,11 @@ std::vector<oci::DeviceRule> WithDefaultDevices(const std::vector<oci::DeviceRul
   size_t first = is_deny_all(rules[0]) ? 1 : 0;
   for (size_t i = first; i < rules.size(); ++i) {
     // Each line is a system call at every start, and callers like to repeat the defaults.
-    const bool repeated = rules[i].allow && std::any_of(all.begin(), all.end(), [&](const auto& rule) {
-      return same(rule, rules[i]);
-    });
-    const bool denied_since = std::any_of(all.begin() + 1, all.end(),
-                                          [](const auto& rule) { return !rule.allow; });
+    const bool repeated =
+        rules[i].allow &&
+        std::any_of(all.begin(), all.end(), [&](const auto& rule) { return same(rule, rules[i]); });
+    const bool denied_since =
+        std::any_of(all.begin() + 1, all.end(), [](const auto& rule) { return !rule.allow; });
     if (!repeated || denied_since) all.push_back(rules[i]);
   }
   return all;

@@ -44,10 +44,9 @@ void AddCpu(const oci::CpuResources& cpu, std::vector<Setting>& settings) {
   if (cpu.quota.value_or(0) != 0 || cpu.period.value_or(0) != 0) {
     constexpr uint64_t kDefaultPeriod = 100000;
     const int64_t quota = cpu.quota.value_or(0);
-    settings.push_back(
-        {"cpu", "cpu.max",
-         absl::StrCat(quota > 0 ? absl::StrCat(quota) : "max", " ",
-                      cpu.period.value_or(0) != 0 ? *cpu.period : kDefaultPeriod)});
+    settings.push_back({"cpu", "cpu.max",
+                        absl::StrCat(quota > 0 ? absl::StrCat(quota) : "max", " ",
+                                     cpu.period.value_or(0) != 0 ? *cpu.period : kDefaultPeriod)});
   }
   if (cpu.burst) settings.push_back({"cpu", "cpu.max.burst", absl::StrCat(*cpu.burst)});
   if (cpu.idle) settings.push_back({"cpu", "cpu.idle", absl::StrCat(*cpu.idle)});
@@ -108,8 +107,8 @@ absl::StatusOr<std::vector<Setting>> SettingsV2(const oci::Resources& resources)
   }
   if (resources.block_io) AddBlockIo(*resources.block_io, settings);
   for (const oci::HugepageLimit& limit : resources.hugepages) {
-    settings.push_back({"hugetlb", absl::StrCat("hugetlb.", limit.page_size, ".max"),
-                        absl::StrCat(limit.limit)});
+    settings.push_back(
+        {"hugetlb", absl::StrCat("hugetlb.", limit.page_size, ".max"), absl::StrCat(limit.limit)});
     settings.push_back({"hugetlb", absl::StrCat("hugetlb.", limit.page_size, ".rsvd.max"),
                         absl::StrCat(limit.limit), true});
   }

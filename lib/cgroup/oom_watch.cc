@@ -31,7 +31,8 @@ absl::StatusOr<OomWatch> OomWatch::Open(const Cgroup& cgroup) {
     }
     ASSIGN_OR_RETURN(watch.counter_, sys::Open(events, O_RDONLY));
   } else {
-    ASSIGN_OR_RETURN(watch.counter_, sys::Open(absl::StrCat(memory, "/memory.oom_control"), O_RDONLY));
+    ASSIGN_OR_RETURN(watch.counter_,
+                     sys::Open(absl::StrCat(memory, "/memory.oom_control"), O_RDONLY));
     watch.fd_.Reset(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     if (!watch.fd_.ok()) return sys::ErrnoError(errno, "watch for lack of memory");
     RETURN_IF_ERROR(WriteControl(memory, "cgroup.event_control",

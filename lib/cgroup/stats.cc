@@ -1,10 +1,10 @@
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "absl/strings/match.h"
 #include "lib/base/status.h"
 #include "lib/cgroup/cgroup.h"
 #include "lib/cgroup/control_file.h"
@@ -94,7 +94,8 @@ void ReadBlockIoV1(const std::string& directory, StatsV1& stats) {
   const std::string prefix = bfq ? "blkio.bfq." : "blkio.throttle.";
   stats.io_service_bytes_recursive =
       ReadBlockIo(directory, absl::StrCat(prefix, "io_service_bytes_recursive"));
-  stats.io_serviced_recursive = ReadBlockIo(directory, absl::StrCat(prefix, "io_serviced_recursive"));
+  stats.io_serviced_recursive =
+      ReadBlockIo(directory, absl::StrCat(prefix, "io_serviced_recursive"));
   if (!bfq) return;
   stats.io_queued_recursive = ReadBlockIo(directory, "blkio.bfq.io_queued_recursive");
   stats.io_service_time_recursive = ReadBlockIo(directory, "blkio.bfq.io_service_time_recursive");

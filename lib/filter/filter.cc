@@ -32,8 +32,8 @@ class Scanner {
   }
 
   absl::Status Error(absl::string_view reason) const {
-    return absl::InvalidArgumentError(absl::StrCat("parse filter '", EscapeForTerminal(text_),
-                                                   "' at byte ", at_, ": ", reason));
+    return absl::InvalidArgumentError(
+        absl::StrCat("parse filter '", EscapeForTerminal(text_), "' at byte ", at_, ": ", reason));
   }
 
   absl::StatusOr<std::vector<std::string>> TakePath() {
@@ -142,16 +142,15 @@ Filter::Filter() : alternatives_(std::make_shared<std::vector<Alternative>>()) {
 
 absl::StatusOr<Filter> Filter::Parse(const std::vector<std::string>& filters) {
   if (filters.size() > kMaxFilters) {
-    return absl::InvalidArgumentError(absl::StrCat("parse filters: ", filters.size(),
-                                                   " filters; at most ", kMaxFilters, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "parse filters: ", filters.size(), " filters; at most ", kMaxFilters, " are allowed"));
   }
   auto alternatives = std::make_shared<std::vector<Alternative>>();
   for (const std::string& text : filters) {
     if (text.empty()) return Filter();
     if (text.size() > kMaxFilterBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("parse filter: ", text.size(),
-                                                     " bytes; at most ", kMaxFilterBytes,
-                                                     " are allowed"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "parse filter: ", text.size(), " bytes; at most ", kMaxFilterBytes, " are allowed"));
     }
     Scanner scanner(text);
     Alternative alternative;

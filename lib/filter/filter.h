@@ -1,10 +1,10 @@
 // containerd's filters: `name==web`, `labels."a/b"~=^x`, `kind==active,parent!=base`.
 //
 // Commas mean AND, several filters mean OR, an empty list or an empty filter matches everything.
-// Operators: == and != compare text, ~= searches with RE2 (not anchored); none asks whether the field
-// is present. Fields are words joined by '.', a word with other characters is quoted ("a/b"). Values
-// run to the next comma or white space, or are quoted with Go's escapes; after ~= also /x/ and |x|.
-// Source: contracts/containerd/filter-fields.tsv.
+// Operators: == and != compare text, ~= searches with RE2 (not anchored); none asks whether the
+// field is present. Fields are words joined by '.', a word with other characters is quoted ("a/b").
+// Values run to the next comma or white space, or are quoted with Go's escapes; after ~= also /x/
+// and |x|. Source: contracts/containerd/filter-fields.tsv.
 #pragma once
 
 #include <cstddef>
@@ -35,8 +35,8 @@ class Filter {
   // Matches everything.
   Filter();
 
-  // Errors: InvalidArgument — not the grammar (with the place), a bad expression after ~=, or beyond
-  // the limits above.
+  // Errors: InvalidArgument — not the grammar (with the place), a bad expression after ~=, or
+  // beyond the limits above.
   static absl::StatusOr<Filter> Parse(const std::vector<std::string>& filters);
   template <typename Strings>
   static absl::StatusOr<Filter> ParseAll(const Strings& filters) {

@@ -11,8 +11,8 @@ namespace {
 using ::gantry::testing::Fails;
 
 std::optional<std::string> Web(const std::vector<std::string>& path) {
-  static const auto* labels = new std::map<std::string, std::string>{
-      {"com.example", "yes"}, {"a/b", "x,y"}, {"empty", ""}};
+  static const auto* labels =
+      new std::map<std::string, std::string>{{"com.example", "yes"}, {"a/b", "x,y"}, {"empty", ""}};
   if (path[0] == "name" && path.size() == 1) return "web-1";
   if (path[0] == "labels") {
     auto found = labels->find(JoinPath(path, 1));

@@ -126,7 +126,8 @@ absl::Status CheckDuplicates(const Node& node, const std::string& path) {
   }
   for (const auto& member : node.GetObject()) {
     if (!member.value.IsObject() && !member.value.IsArray()) continue;
-    RETURN_IF_ERROR(CheckDuplicates(member.value, Join(path, EscapeForTerminal(Text(member.name)))));
+    RETURN_IF_ERROR(
+        CheckDuplicates(member.value, Join(path, EscapeForTerminal(Text(member.name)))));
   }
   return absl::OkStatus();
 }
@@ -195,7 +196,8 @@ absl::Status Value::To(bool* out) const {
 
 absl::Status Value::To(int64_t* out) const {
   const Node& node = Deref(node_);
-  if (!node.IsInt64()) return Error(absl::StrCat("expected ", Range<int64_t>(), ", found ", Describe()));
+  if (!node.IsInt64())
+    return Error(absl::StrCat("expected ", Range<int64_t>(), ", found ", Describe()));
   *out = node.GetInt64();
   return absl::OkStatus();
 }
@@ -211,14 +213,16 @@ absl::Status Value::To(uint64_t* out) const {
 
 absl::Status Value::To(int32_t* out) const {
   const Node& node = Deref(node_);
-  if (!node.IsInt()) return Error(absl::StrCat("expected ", Range<int32_t>(), ", found ", Describe()));
+  if (!node.IsInt())
+    return Error(absl::StrCat("expected ", Range<int32_t>(), ", found ", Describe()));
   *out = node.GetInt();
   return absl::OkStatus();
 }
 
 absl::Status Value::To(uint32_t* out) const {
   const Node& node = Deref(node_);
-  if (!node.IsUint()) return Error(absl::StrCat("expected ", Range<uint32_t>(), ", found ", Describe()));
+  if (!node.IsUint())
+    return Error(absl::StrCat("expected ", Range<uint32_t>(), ", found ", Describe()));
   *out = node.GetUint();
   return absl::OkStatus();
 }
@@ -312,8 +316,8 @@ absl::StatusOr<Document> Document::Parse(absl::string_view bytes, size_t limit) 
   // Populate hands the document a generator, which is how a handler can stand in between.
   auto generate = [&](rapidjson::Document& target) {
     DepthGuard guard(target);
-    // Not with full precision: RapidJSON 1.1 counts the leading zeros of zero there ("0.000…0e1"). No
-    // document of ours depends on the last digit of a fraction.
+    // Not with full precision: RapidJSON 1.1 counts the leading zeros of zero there ("0.000…0e1").
+    // No document of ours depends on the last digit of a fraction.
     result = reader.Parse<rapidjson::kParseValidateEncodingFlag>(input, guard);
     too_deep = guard.too_deep();
     return !result.IsError();
@@ -325,9 +329,9 @@ absl::StatusOr<Document> Document::Parse(absl::string_view bytes, size_t limit) 
                                                    PositionOf(bytes, result.Offset())));
   }
   if (result.IsError()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("not valid JSON at ", PositionOf(bytes, std::min(result.Offset(), bytes.size())),
-                     ": ", rapidjson::GetParseError_En(result.Code())));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "not valid JSON at ", PositionOf(bytes, std::min(result.Offset(), bytes.size())), ": ",
+        rapidjson::GetParseError_En(result.Code())));
   }
   RETURN_IF_ERROR(CheckDuplicates(tree->document, ""));
   return Document(std::move(tree));
@@ -422,14 +426,19 @@ namespace {
 size_t Utf8Length(absl::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(0);
-  size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0) == 0xE0 ? 3
-                  : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+  size_t length = lead < 0x80                   ? 1
+                  : lead >= 0xC2 && lead < 0xE0 ? 2
+                  : (lead & 0xF0) == 0xE0       ? 3
+                  : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                : 0;
   if (length == 0 || length > text.size()) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((byte(i) & 0xC0) != 0x80) return 0;
   }
-  if (length == 3 && ((lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) >= 0xA0))) return 0;
-  if (length == 4 && ((lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) >= 0x90))) return 0;
+  if (length == 3 && ((lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) >= 0xA0)))
+    return 0;
+  if (length == 4 && ((lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) >= 0x90)))
+    return 0;
   return length;
 }
 

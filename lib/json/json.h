@@ -6,9 +6,9 @@
 //   RETURN_IF_ERROR(root.Optional("hostname", &hostname));   // absent or null: left as it is
 //
 // Refused on reading: duplicate keys in an object, more than 64 levels, bytes after the document,
-// invalid UTF-8, and more than the limit of bytes. A `null` member counts as absent, as Go's decoders,
-// which write most of what we read, treat it. Errors are InvalidArgument and begin with the path:
-// "process.user.uid: expected an integer from 0 to 4294967295, found the string 'root'".
+// invalid UTF-8, and more than the limit of bytes. A `null` member counts as absent, as Go's
+// decoders, which write most of what we read, treat it. Errors are InvalidArgument and begin with
+// the path: "process.user.uid: expected an integer from 0 to 4294967295, found the string 'root'".
 #pragma once
 
 #include <cstddef>
@@ -116,8 +116,8 @@ class Value {
   absl::Status ExpectObject() const;
   absl::Status ExpectArray() const;
 
-  // Where this value stands: "linux.namespaces[2].type"; "" for the root. Found by search, since only
-  // errors need it.
+  // Where this value stands: "linux.namespaces[2].type"; "" for the root. Found by search, since
+  // only errors need it.
   std::string Path() const;
 
   // InvalidArgument "<path>: <reason>", for rules that the types above do not know.
@@ -144,8 +144,7 @@ class Document {
  public:
   // Errors: InvalidArgument — not JSON (with line and column), or a rule above is broken;
   // ResourceExhausted — more than `limit` bytes.
-  static absl::StatusOr<Document> Parse(absl::string_view bytes,
-                                        size_t limit = kDefaultLimitBytes);
+  static absl::StatusOr<Document> Parse(absl::string_view bytes, size_t limit = kDefaultLimitBytes);
 
   Document(Document&&) noexcept;
   Document& operator=(Document&&) noexcept;

@@ -1,5 +1,5 @@
-// Any bytes: refused, or read into something that its own dump reads back as the same (fractions, whose
-// last digit may differ, excepted).
+// Any bytes: refused, or read into something that its own dump reads back as the same (fractions,
+// whose last digit may differ, excepted).
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -46,8 +46,7 @@ TEST(JsonTest, NamesThePathOfAWrongValue) {
   ASSERT_OK(document);
 
   std::vector<uint32_t> gids;
-  absl::Status status =
-      document->root().Find("process")->Find("user")->Required("gids", &gids);
+  absl::Status status = document->root().Find("process")->Find("user")->Required("gids", &gids);
 
   EXPECT_THAT(status, Fails(absl::StatusCode::kInvalidArgument,
                             "process.user.gids[2]: expected an integer from 0 to 4294967295"));
@@ -91,7 +90,8 @@ TEST(JsonTest, RefusesDuplicateKeysAtAnyDepth) {
               Fails(absl::StatusCode::kInvalidArgument, "a: the key appears twice"));
   EXPECT_THAT(Document::Parse(R"({"a":[{"b":{"c":1,"c":1}}]})"),
               Fails(absl::StatusCode::kInvalidArgument, "a[0].b.c: the key appears twice"));
-  EXPECT_FALSE(Document::Parse("{\"a\":1,\"\\u0061\":2}").ok()) << "the same key, spelled differently";
+  EXPECT_FALSE(Document::Parse("{\"a\":1,\"\\u0061\":2}").ok())
+      << "the same key, spelled differently";
 }
 
 TEST(JsonTest, RefusesTrailingDataAndHalfDocuments) {
@@ -121,7 +121,8 @@ TEST(JsonTest, AcceptsSixtyFourLevelsAndRefusesMore) {
 }
 
 TEST(JsonTest, RefusesDocumentsOverTheLimit) {
-  EXPECT_THAT(Document::Parse("[1,2,3]", 3), Fails(absl::StatusCode::kResourceExhausted, "7 bytes"));
+  EXPECT_THAT(Document::Parse("[1,2,3]", 3),
+              Fails(absl::StatusCode::kResourceExhausted, "7 bytes"));
 }
 
 TEST(JsonTest, ErrorsSayWhereTheSyntaxIsWrong) {
@@ -158,8 +159,12 @@ TEST(JsonTest, WriterSeparatesAndEscapes) {
 
 TEST(JsonTest, WriterMendsInvalidUtf8) {
   Writer writer;
-  writer.Write(absl::string_view("a\xff" "b"));
-  EXPECT_EQ(writer.Take(), "\"a\xEF\xBF\xBD" "b\"");
+  writer.Write(
+      absl::string_view("a\xff"
+                        "b"));
+  EXPECT_EQ(writer.Take(),
+            "\"a\xEF\xBF\xBD"
+            "b\"");
 }
 
 TEST(JsonTest, WhatIsWrittenIsReadBack) {
@@ -178,7 +183,9 @@ TEST(JsonTest, WhatIsWrittenIsReadBack) {
   EXPECT_EQ(i, INT64_MIN);
 }
 
-TEST(JsonTest, IndentIsForPeople) { EXPECT_THAT(Indent(R"({"a":[1]})"), HasSubstr("\n  \"a\": [")); }
+TEST(JsonTest, IndentIsForPeople) {
+  EXPECT_THAT(Indent(R"({"a":[1]})"), HasSubstr("\n  \"a\": ["));
+}
 
 }  // namespace
 }  // namespace gantry::json

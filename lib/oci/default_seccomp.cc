@@ -29,7 +29,8 @@ const std::vector<std::string> kArchitectures = {"SCMP_ARCH_AARCH64", "SCMP_ARCH
 
 bool NamesThisMachine(absl::string_view list) {
   for (absl::string_view name : absl::StrSplit(list, ',')) {
-    if (std::find(std::begin(kMachine), std::end(kMachine), name) != std::end(kMachine)) return true;
+    if (std::find(std::begin(kMachine), std::end(kMachine), name) != std::end(kMachine))
+      return true;
   }
   return false;
 }
@@ -79,8 +80,8 @@ Seccomp DefaultSeccomp(const std::vector<std::string>& capabilities) {
       holds = holds && Holds(condition, capabilities);
     }
     if (!holds) continue;
-    SeccompRule& rule = rules[{std::string(columns[1]), std::string(columns[2]),
-                               std::string(columns[4])}];
+    SeccompRule& rule =
+        rules[{std::string(columns[1]), std::string(columns[2]), std::string(columns[4])}];
     rule.action = std::string(columns[1]);
     uint32_t number = 0;
     if (absl::SimpleAtoi(columns[2], &number)) rule.errno_ret = number;

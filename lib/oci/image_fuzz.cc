@@ -1,5 +1,5 @@
-// Any bytes as a reference, an index, a manifest and a configuration. What is accepted must be readable
-// again after it was written.
+// Any bytes as a reference, an index, a manifest and a configuration. What is accepted must be
+// readable again after it was written.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

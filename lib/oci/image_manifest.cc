@@ -112,8 +112,8 @@ absl::Status ReadContainerDefaults(const json::Value& config, ImageConfiguration
   RETURN_IF_ERROR(ReadKeys(config, "Volumes", &out->volumes));
   for (const std::string& variable : out->env) {
     if (variable.find('=') == std::string::npos || variable[0] == '=') {
-      return config.Error(absl::StrCat("Env has '", EscapeForTerminal(variable),
-                                       "', which is not NAME=value"));
+      return config.Error(
+          absl::StrCat("Env has '", EscapeForTerminal(variable), "', which is not NAME=value"));
     }
   }
   for (const std::string& volume : out->volumes) {
@@ -193,10 +193,10 @@ absl::StatusOr<Platform> ParsePlatform(absl::string_view text) {
   if (text.empty()) return HostPlatform();
   const std::vector<std::string> parts = absl::StrSplit(text, '/');
   for (const std::string& part : parts) {
-    const bool fine = !part.empty() && part.size() <= 64 &&
-                      std::all_of(part.begin(), part.end(), [](char c) {
-                        return absl::ascii_isalnum(c) || c == '_' || c == '-' || c == '.';
-                      });
+    const bool fine =
+        !part.empty() && part.size() <= 64 && std::all_of(part.begin(), part.end(), [](char c) {
+          return absl::ascii_isalnum(c) || c == '_' || c == '-' || c == '.';
+        });
     if (!fine || parts.size() > 3) {
       return absl::InvalidArgumentError(absl::StrCat("the platform '", EscapeForTerminal(text),
                                                      "' is not os/architecture[/variant]"));
@@ -251,10 +251,14 @@ bool IsLayerMediaType(absl::string_view media_type, std::string* compression) {
   for (absl::string_view plain : kPlain) {
     if (!absl::StartsWith(media_type, plain)) continue;
     const absl::string_view suffix = media_type.substr(plain.size());
-    if (suffix.empty()) *compression = "none";
-    else if (suffix == "+gzip" || suffix == ".gzip") *compression = "gzip";
-    else if (suffix == "+zstd" || suffix == ".zstd") *compression = "zstd";
-    else continue;
+    if (suffix.empty())
+      *compression = "none";
+    else if (suffix == "+gzip" || suffix == ".gzip")
+      *compression = "gzip";
+    else if (suffix == "+zstd" || suffix == ".zstd")
+      *compression = "zstd";
+    else
+      continue;
     return true;
   }
   return false;
@@ -262,13 +266,13 @@ bool IsLayerMediaType(absl::string_view media_type, std::string* compression) {
 
 absl::StatusOr<std::string> DocumentMediaType(absl::string_view bytes, absl::string_view declared,
                                               const ImageLimits& limits) {
-  ASSIGN_OR_RETURN(json::Document document, json::Document::Parse(bytes, limits.max_document_bytes));
+  ASSIGN_OR_RETURN(json::Document document,
+                   json::Document::Parse(bytes, limits.max_document_bytes));
   const json::Value root = document.root();
   std::string own;
   RETURN_IF_ERROR(root.Optional("mediaType", &own));
   // `application/json; charset=utf-8` and the like.
-  const std::string header(
-      absl::StripAsciiWhitespace(declared.substr(0, declared.find(';'))));
+  const std::string header(absl::StripAsciiWhitespace(declared.substr(0, declared.find(';'))));
   for (const std::string& candidate : {own, header}) {
     if (IsIndexMediaType(candidate) || IsManifestMediaType(candidate)) return candidate;
   }
@@ -284,25 +288,26 @@ absl::StatusOr<std::string> DocumentMediaType(absl::string_view bytes, absl::str
     return absl::InvalidArgumentError(
         "the image has the old manifest of schema 1; push it again with a newer tool");
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("neither a manifest nor an index (media type '",
-                   EscapeForTerminal(own.empty() ? header : own), "')"));
+  return absl::InvalidArgumentError(absl::StrCat("neither a manifest nor an index (media type '",
+                                                 EscapeForTerminal(own.empty() ? header : own),
+                                                 "')"));
 }
 
 absl::StatusOr<Index> ParseIndex(absl::string_view bytes, const ImageLimits& limits) {
-  ASSIGN_OR_RETURN(json::Document document, json::Document::Parse(bytes, limits.max_document_bytes));
+  ASSIGN_OR_RETURN(json::Document document,
+                   json::Document::Parse(bytes, limits.max_document_bytes));
   const json::Value root = document.root();
   Index index;
   RETURN_IF_ERROR(CheckSchemaVersion(root));
   RETURN_IF_ERROR(root.Optional("mediaType", &index.media_type));
   if (root.Find("layers")) return root.Error("an index must not have layers");
-  RETURN_IF_ERROR(
-      ReadDescriptors(root, "manifests", limits.max_index_entries, &index.manifests));
+  RETURN_IF_ERROR(ReadDescriptors(root, "manifests", limits.max_index_entries, &index.manifests));
   return index;
 }
 
 absl::StatusOr<Manifest> ParseManifest(absl::string_view bytes, const ImageLimits& limits) {
-  ASSIGN_OR_RETURN(json::Document document, json::Document::Parse(bytes, limits.max_document_bytes));
+  ASSIGN_OR_RETURN(json::Document document,
+                   json::Document::Parse(bytes, limits.max_document_bytes));
   const json::Value root = document.root();
   Manifest manifest;
   RETURN_IF_ERROR(CheckSchemaVersion(root));
@@ -317,7 +322,8 @@ absl::StatusOr<Manifest> ParseManifest(absl::string_view bytes, const ImageLimit
 
 absl::StatusOr<ImageConfiguration> ParseImageConfiguration(absl::string_view bytes,
                                                            const ImageLimits& limits) {
-  ASSIGN_OR_RETURN(json::Document document, json::Document::Parse(bytes, limits.max_document_bytes));
+  ASSIGN_OR_RETURN(json::Document document,
+                   json::Document::Parse(bytes, limits.max_document_bytes));
   const json::Value root = document.root();
   ImageConfiguration image;
   RETURN_IF_ERROR(root.ExpectObject());
@@ -378,9 +384,9 @@ absl::StatusOr<Descriptor> SelectManifest(const Index& index, const Platform& wa
     }
   }
   if (best != nullptr) return *best;
-  return absl::NotFoundError(absl::StrCat(
-      "no image for the platform ", wanted.str(), "; there is ",
-      offered.empty() ? "none" : EscapeForTerminal(absl::StrJoin(offered, ", "))));
+  return absl::NotFoundError(
+      absl::StrCat("no image for the platform ", wanted.str(), "; there is ",
+                   offered.empty() ? "none" : EscapeForTerminal(absl::StrJoin(offered, ", "))));
 }
 
 std::vector<Digest> ChainIds(const std::vector<Digest>& diff_ids) {
@@ -389,8 +395,7 @@ std::vector<Digest> ChainIds(const std::vector<Digest>& diff_ids) {
     if (chain.empty()) {
       chain.push_back(diff_id);
     } else {
-      chain.push_back(
-          archive::Sha256Of(absl::StrCat(chain.back().str(), " ", diff_id.str())));
+      chain.push_back(archive::Sha256Of(absl::StrCat(chain.back().str(), " ", diff_id.str())));
     }
   }
   return chain;

@@ -1,6 +1,6 @@
-// The documents of an image: descriptor, index, manifest and configuration (OCI image specification and
-// Docker's schema 2, which differ in media types only). Everything here comes from strangers and is
-// checked while it is read; limits are those of SECURITY-RULES 29.
+// The documents of an image: descriptor, index, manifest and configuration (OCI image specification
+// and Docker's schema 2, which differ in media types only). Everything here comes from strangers
+// and is checked while it is read; limits are those of SECURITY-RULES 29.
 #pragma once
 
 #include <cstdint>
@@ -48,12 +48,13 @@ struct Platform {
   std::string str() const;
 };
 
-// "os/architecture[/variant]", or an architecture alone; "x86_64" and "aarch64" are understood, empty is
-// the host's. Errors: InvalidArgument.
+// "os/architecture[/variant]", or an architecture alone; "x86_64" and "aarch64" are understood,
+// empty is the host's. Errors: InvalidArgument.
 absl::StatusOr<Platform> ParsePlatform(absl::string_view text);
 Platform HostPlatform();
 
-// Whether what is built for `built` runs on `wanted`, and how well: 0 is not at all, more is better.
+// Whether what is built for `built` runs on `wanted`, and how well: 0 is not at all, more is
+// better.
 int MatchPlatform(const Platform& built, const Platform& wanted);
 
 struct Descriptor {
@@ -123,7 +124,8 @@ std::string WriteManifest(const Manifest& manifest);
 // The best of `index` for `wanted`. Errors: NotFound, naming the platforms there are.
 absl::StatusOr<Descriptor> SelectManifest(const Index& index, const Platform& wanted);
 
-// Chain ids of layers, lowest first: the first is the diff id, each further one covers all below it.
+// Chain ids of layers, lowest first: the first is the diff id, each further one covers all below
+// it.
 std::vector<Digest> ChainIds(const std::vector<Digest>& diff_ids);
 
 }  // namespace gantry::oci

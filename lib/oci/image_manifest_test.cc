@@ -55,10 +55,9 @@ TEST(ImageManifestTest, ErrorsNameWhatIsWrong) {
   EXPECT_THAT(ParseManifest(R"({"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:x",)"
                             R"("size":1},"layers":[]})"),
               Fails(absl::StatusCode::kInvalidArgument, "config.digest"));
-  EXPECT_THAT(ParseManifest(absl::StrCat(R"({"schemaVersion":2,"config":)",
-                                         DescriptorJson(kMediaTypeConfig, "c"),
-                                         R"(,"layers":[{"mediaType":"a/b","digest":")", D("l"),
-                                         R"(","size":-1}]})")),
+  EXPECT_THAT(ParseManifest(absl::StrCat(
+                  R"({"schemaVersion":2,"config":)", DescriptorJson(kMediaTypeConfig, "c"),
+                  R"(,"layers":[{"mediaType":"a/b","digest":")", D("l"), R"(","size":-1}]})")),
               Fails(absl::StatusCode::kInvalidArgument, "layers[0]"));
 }
 
@@ -69,8 +68,7 @@ TEST(ImageManifestTest, LimitsHold) {
               Fails(absl::StatusCode::kResourceExhausted, "layers"));
   limits = ImageLimits();
   limits.max_document_bytes = 10;
-  EXPECT_THAT(ParseManifest(ManifestJson(), limits),
-              HasCode(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(ParseManifest(ManifestJson(), limits), HasCode(absl::StatusCode::kResourceExhausted));
 }
 
 TEST(ImageManifestTest, ADocumentSaysItselfWhatItIs) {

@@ -23,8 +23,8 @@ bool IsLowerAlnum(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '
 bool IsAlnum(char c) { return IsLowerAlnum(c) || (c >= 'A' && c <= 'Z'); }
 
 absl::Status Invalid(absl::string_view text, absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("invalid reference format: '",
-                                                 EscapeForTerminal(text), "': ", why));
+  return absl::InvalidArgumentError(
+      absl::StrCat("invalid reference format: '", EscapeForTerminal(text), "': ", why));
 }
 
 // Lower-case letters and digits, joined by '.', one or two '_', or any number of '-'.
@@ -38,8 +38,8 @@ bool IsPathComponent(absl::string_view part) {
     size_t end = i;
     while (end < part.size() && !IsLowerAlnum(part[end])) ++end;
     const absl::string_view separator = part.substr(i, end - i);
-    const bool dashes = std::all_of(separator.begin(), separator.end(),
-                                    [](char c) { return c == '-'; });
+    const bool dashes =
+        std::all_of(separator.begin(), separator.end(), [](char c) { return c == '-'; });
     if (!dashes && separator != "." && separator != "_" && separator != "__") return false;
     i = end;
   }
@@ -49,9 +49,8 @@ bool IsPathComponent(absl::string_view part) {
 bool IsTag(absl::string_view tag) {
   if (tag.empty() || tag.size() > kMaxTagBytes) return false;
   if (!IsAlnum(tag[0]) && tag[0] != '_') return false;
-  return std::all_of(tag.begin(), tag.end(), [](char c) {
-    return IsAlnum(c) || c == '_' || c == '.' || c == '-';
-  });
+  return std::all_of(tag.begin(), tag.end(),
+                     [](char c) { return IsAlnum(c) || c == '_' || c == '.' || c == '-'; });
 }
 
 bool IsPort(absl::string_view port) {
@@ -132,8 +131,9 @@ absl::StatusOr<ImageReference> ImageReference::Parse(absl::string_view text) {
   if (rest.empty()) return Invalid(text, "the repository is missing");
   for (absl::string_view part : absl::StrSplit(rest, '/')) {
     if (!IsPathComponent(part)) {
-      return Invalid(text, "the repository must be lower-case letters and digits, joined by '.', "
-                           "'_', '__' or '-', in parts between '/'");
+      return Invalid(text,
+                     "the repository must be lower-case letters and digits, joined by '.', "
+                     "'_', '__' or '-', in parts between '/'");
     }
   }
   reference.repository_ = std::string(rest);

@@ -16,9 +16,9 @@ namespace gantry::oci {
 // A checked reference. Thread-compatible.
 class ImageReference {
  public:
-  // Reads what a person typed. Without a registry it is docker.io, without a tag or digest "latest";
-  // with a digest the tag may stay: the digest decides. Errors: InvalidArgument — the grammar of
-  // distribution's references is broken; the message says how.
+  // Reads what a person typed. Without a registry it is docker.io, without a tag or digest
+  // "latest"; with a digest the tag may stay: the digest decides. Errors: InvalidArgument — the
+  // grammar of distribution's references is broken; the message says how.
   static absl::StatusOr<ImageReference> Parse(absl::string_view text);
 
   // "docker.io", "127.0.0.1:5000".

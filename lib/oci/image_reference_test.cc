@@ -33,9 +33,10 @@ TEST(ImageReferenceTest, FillsInWhatPeopleLeaveOut) {
 }
 
 TEST(ImageReferenceTest, RefusesWhatIsNoName) {
-  for (const char* text : {"", ":tag", "UPPER", "a//b", "-a", "a-", "a..b", "a___b", "a b", "a:",
-                           "a:-x", "host:99999/a", "host:0/a", "a@sha256:12", "a@md5:00", "/a",
-                           "a/", "[::1/a", "../a", "a\nb", "h\xc3\xa4", kHex}) {
+  for (const char* text :
+       {"",    ":tag",   "UPPER", "a//b",         "-a",        "a-",          "a..b",     "a___b",
+        "a b", "a:",     "a:-x",  "host:99999/a", "host:0/a",  "a@sha256:12", "a@md5:00", "/a",
+        "a/",  "[::1/a", "../a",  "a\nb",         "h\xc3\xa4", kHex}) {
     EXPECT_THAT(ImageReference::Parse(text), testing::HasCode(absl::StatusCode::kInvalidArgument))
         << text;
   }

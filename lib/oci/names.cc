@@ -15,18 +15,47 @@
 namespace gantry::oci {
 namespace {
 
-constexpr absl::string_view kCapabilities[] = {
-    "CAP_CHOWN",            "CAP_DAC_OVERRIDE",   "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
-    "CAP_FSETID",           "CAP_KILL",           "CAP_SETGID",          "CAP_SETUID",
-    "CAP_SETPCAP",          "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",        "CAP_NET_RAW",        "CAP_IPC_LOCK",        "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",       "CAP_SYS_RAWIO",      "CAP_SYS_CHROOT",      "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",        "CAP_SYS_ADMIN",      "CAP_SYS_BOOT",        "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",     "CAP_SYS_TIME",       "CAP_SYS_TTY_CONFIG",  "CAP_MKNOD",
-    "CAP_LEASE",            "CAP_AUDIT_WRITE",    "CAP_AUDIT_CONTROL",   "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",     "CAP_MAC_ADMIN",      "CAP_SYSLOG",          "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",    "CAP_AUDIT_READ",     "CAP_PERFMON",         "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE"};
+constexpr absl::string_view kCapabilities[] = {"CAP_CHOWN",
+                                               "CAP_DAC_OVERRIDE",
+                                               "CAP_DAC_READ_SEARCH",
+                                               "CAP_FOWNER",
+                                               "CAP_FSETID",
+                                               "CAP_KILL",
+                                               "CAP_SETGID",
+                                               "CAP_SETUID",
+                                               "CAP_SETPCAP",
+                                               "CAP_LINUX_IMMUTABLE",
+                                               "CAP_NET_BIND_SERVICE",
+                                               "CAP_NET_BROADCAST",
+                                               "CAP_NET_ADMIN",
+                                               "CAP_NET_RAW",
+                                               "CAP_IPC_LOCK",
+                                               "CAP_IPC_OWNER",
+                                               "CAP_SYS_MODULE",
+                                               "CAP_SYS_RAWIO",
+                                               "CAP_SYS_CHROOT",
+                                               "CAP_SYS_PTRACE",
+                                               "CAP_SYS_PACCT",
+                                               "CAP_SYS_ADMIN",
+                                               "CAP_SYS_BOOT",
+                                               "CAP_SYS_NICE",
+                                               "CAP_SYS_RESOURCE",
+                                               "CAP_SYS_TIME",
+                                               "CAP_SYS_TTY_CONFIG",
+                                               "CAP_MKNOD",
+                                               "CAP_LEASE",
+                                               "CAP_AUDIT_WRITE",
+                                               "CAP_AUDIT_CONTROL",
+                                               "CAP_SETFCAP",
+                                               "CAP_MAC_OVERRIDE",
+                                               "CAP_MAC_ADMIN",
+                                               "CAP_SYSLOG",
+                                               "CAP_WAKE_ALARM",
+                                               "CAP_BLOCK_SUSPEND",
+                                               "CAP_AUDIT_READ",
+                                               "CAP_PERFMON",
+                                               "CAP_BPF",
+                                               "CAP_CHECKPOINT_RESTORE"};
 static_assert(std::size(kCapabilities) == kLastCapability + 1);
 
 struct NamedSignal {
@@ -34,16 +63,17 @@ struct NamedSignal {
   int number;
 };
 constexpr NamedSignal kSignals[] = {
-    {"HUP", SIGHUP},     {"INT", SIGINT},       {"QUIT", SIGQUIT}, {"ILL", SIGILL},
-    {"TRAP", SIGTRAP},   {"ABRT", SIGABRT},     {"IOT", SIGIOT},   {"BUS", SIGBUS},
-    {"FPE", SIGFPE},     {"KILL", SIGKILL},     {"USR1", SIGUSR1}, {"SEGV", SIGSEGV},
-    {"USR2", SIGUSR2},   {"PIPE", SIGPIPE},     {"ALRM", SIGALRM}, {"TERM", SIGTERM},
+    {"HUP", SIGHUP},       {"INT", SIGINT},     {"QUIT", SIGQUIT}, {"ILL", SIGILL},
+    {"TRAP", SIGTRAP},     {"ABRT", SIGABRT},   {"IOT", SIGIOT},   {"BUS", SIGBUS},
+    {"FPE", SIGFPE},       {"KILL", SIGKILL},   {"USR1", SIGUSR1}, {"SEGV", SIGSEGV},
+    {"USR2", SIGUSR2},     {"PIPE", SIGPIPE},   {"ALRM", SIGALRM}, {"TERM", SIGTERM},
     {"STKFLT", SIGSTKFLT}, {"CHLD", SIGCHLD},   {"CLD", SIGCHLD},  {"CONT", SIGCONT},
-    {"STOP", SIGSTOP},   {"TSTP", SIGTSTP},     {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU},
-    {"URG", SIGURG},     {"XCPU", SIGXCPU},     {"XFSZ", SIGXFSZ}, {"VTALRM", SIGVTALRM},
-    {"PROF", SIGPROF},   {"WINCH", SIGWINCH},   {"IO", SIGIO},     {"POLL", SIGPOLL},
-    {"PWR", SIGPWR},     {"SYS", SIGSYS}};
-// The kernel's range; glibc keeps the first two of 32..64 to itself, but a container need not be glibc.
+    {"STOP", SIGSTOP},     {"TSTP", SIGTSTP},   {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU},
+    {"URG", SIGURG},       {"XCPU", SIGXCPU},   {"XFSZ", SIGXFSZ}, {"VTALRM", SIGVTALRM},
+    {"PROF", SIGPROF},     {"WINCH", SIGWINCH}, {"IO", SIGIO},     {"POLL", SIGPOLL},
+    {"PWR", SIGPWR},       {"SYS", SIGSYS}};
+// The kernel's range; glibc keeps the first two of 32..64 to itself, but a container need not be
+// glibc.
 constexpr int kRealTimeMin = 34;
 constexpr int kLastSignal = 64;
 

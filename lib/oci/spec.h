@@ -1,4 +1,5 @@
-// config.json of an OCI bundle (runtime spec 1.0 to 1.3) as types, with a strict reader and a writer.
+// config.json of an OCI bundle (runtime spec 1.0 to 1.3) as types, with a strict reader and a
+// writer.
 //
 // The members are the document's, by the same names in our spelling; what they mean is the runtime
 // specification's to say, so comments here only state what the document cannot: our defaults and
@@ -111,7 +112,8 @@ struct Hook {
 };
 
 struct Hooks {
-  std::vector<Hook> prestart, create_runtime, create_container, start_container, poststart, poststop;
+  std::vector<Hook> prestart, create_runtime, create_container, start_container, poststart,
+      poststop;
 };
 
 struct Namespace {
@@ -209,7 +211,8 @@ struct SeccompRule {
 struct Seccomp {
   std::string default_action;
   std::optional<uint32_t> default_errno_ret;
-  std::vector<std::string> architectures;  // "SCMP_ARCH_X86_64"; the machine's own is always covered.
+  std::vector<std::string>
+      architectures;  // "SCMP_ARCH_X86_64"; the machine's own is always covered.
   std::vector<std::string> flags;
   std::string listener_path, listener_metadata;
   std::vector<SeccompRule> syscalls;
@@ -288,10 +291,11 @@ std::string WriteSpec(const Spec& spec);
 std::string WriteProcess(const Process& process);
 std::string WriteResources(const Resources& resources);
 
-// Docker's defaults, as a start for the engine: root user, its 14 capabilities in bounding, permitted
-// and effective, no_new_privileges off, /proc /dev /dev/pts /dev/shm /dev/mqueue /sys /sys/fs/cgroup,
-// masked and read-only paths, the six namespaces and cgroup, the device allow-list, seccomp by
-// DefaultSeccomp for these capabilities. root.path is "rootfs"; process.args is empty and to be set.
+// Docker's defaults, as a start for the engine: root user, its 14 capabilities in bounding,
+// permitted and effective, no_new_privileges off, /proc /dev /dev/pts /dev/shm /dev/mqueue /sys
+// /sys/fs/cgroup, masked and read-only paths, the six namespaces and cgroup, the device allow-list,
+// seccomp by DefaultSeccomp for these capabilities. root.path is "rootfs"; process.args is empty
+// and to be set.
 Spec DefaultSpec();
 
 // What `gantry-runtime spec` writes: runc's example, which runs `sh` on a terminal.

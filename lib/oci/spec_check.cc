@@ -1,5 +1,5 @@
-// The rules of config.json that types cannot say. All run before anything is changed, so every error
-// names the path of the bad key and leaves nothing behind.
+// The rules of config.json that types cannot say. All run before anything is changed, so every
+// error names the path of the bad key and leaves nothing behind.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -82,19 +82,23 @@ absl::Status CheckCharacters(absl::string_view path, absl::string_view value,
 
 absl::Status CheckCapabilities(const Capabilities& sets, const std::string& path) {
   const std::pair<const char*, const std::vector<std::string>*> all[] = {
-      {"bounding", &sets.bounding},       {"permitted", &sets.permitted},
-      {"effective", &sets.effective},     {"inheritable", &sets.inheritable},
+      {"bounding", &sets.bounding},
+      {"permitted", &sets.permitted},
+      {"effective", &sets.effective},
+      {"inheritable", &sets.inheritable},
       {"ambient", &sets.ambient}};
   for (const auto& [name, set] : all) {
     for (size_t i = 0; i < set->size(); ++i) {
       // A well-formed name that we do not know is a newer kernel's; not having it is safe.
       absl::string_view rest = (*set)[i];
-      const bool well_formed =
-          absl::ConsumePrefix(&rest, "CAP_") && !rest.empty() &&
-          std::all_of(rest.begin(), rest.end(), [](char c) { return absl::ascii_isupper(c) || c == '_'; });
+      const bool well_formed = absl::ConsumePrefix(&rest, "CAP_") && !rest.empty() &&
+                               std::all_of(rest.begin(), rest.end(), [](char c) {
+                                 return absl::ascii_isupper(c) || c == '_';
+                               });
       if (!well_formed) {
-        return Wrong(absl::StrCat(path, ".", name, "[", i, "]"),
-                     absl::StrCat(Quote((*set)[i]), " is not a capability's name, such as CAP_CHOWN"));
+        return Wrong(
+            absl::StrCat(path, ".", name, "[", i, "]"),
+            absl::StrCat(Quote((*set)[i]), " is not a capability's name, such as CAP_CHOWN"));
       }
     }
   }
@@ -102,10 +106,10 @@ absl::Status CheckCapabilities(const Capabilities& sets, const std::string& path
 }
 
 constexpr absl::string_view kRlimits[] = {
-    "RLIMIT_AS",       "RLIMIT_CORE",    "RLIMIT_CPU",     "RLIMIT_DATA",     "RLIMIT_FSIZE",
-    "RLIMIT_LOCKS",    "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_NICE",    "RLIMIT_NOFILE",
-    "RLIMIT_NPROC",    "RLIMIT_RSS",     "RLIMIT_RTPRIO",  "RLIMIT_RTTIME",   "RLIMIT_SIGPENDING",
-    "RLIMIT_STACK"};
+    "RLIMIT_AS",     "RLIMIT_CORE",   "RLIMIT_CPU",        "RLIMIT_DATA",
+    "RLIMIT_FSIZE",  "RLIMIT_LOCKS",  "RLIMIT_MEMLOCK",    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",   "RLIMIT_NOFILE", "RLIMIT_NPROC",      "RLIMIT_RSS",
+    "RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK"};
 
 absl::Status CheckRlimits(const std::vector<Rlimit>& limits, const std::string& path) {
   std::set<std::string> seen;
@@ -116,16 +120,16 @@ absl::Status CheckRlimits(const std::vector<Rlimit>& limits, const std::string& 
       return Wrong(Key(at, "type"), absl::StrCat(limits[i].type, " is given twice"));
     }
     if (limits[i].soft > limits[i].hard) {
-      return Wrong(Key(at, "soft"), absl::StrCat(limits[i].soft, " is above the hard limit ",
-                                                 limits[i].hard));
+      return Wrong(Key(at, "soft"),
+                   absl::StrCat(limits[i].soft, " is above the hard limit ", limits[i].hard));
     }
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckScheduler(const Scheduler& scheduler, const std::string& path) {
-  static constexpr absl::string_view kPolicies[] = {"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR",
-                                                    "SCHED_BATCH", "SCHED_ISO",  "SCHED_IDLE",
+  static constexpr absl::string_view kPolicies[] = {"SCHED_OTHER",   "SCHED_FIFO", "SCHED_RR",
+                                                    "SCHED_BATCH",   "SCHED_ISO",  "SCHED_IDLE",
                                                     "SCHED_DEADLINE"};
   static constexpr absl::string_view kFlags[] = {
       "SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM",     "SCHED_FLAG_DL_OVERRUN",
@@ -138,7 +142,8 @@ absl::Status CheckScheduler(const Scheduler& scheduler, const std::string& path)
   if (scheduler.nice < -20 || scheduler.nice > 19) {
     return Wrong(Key(path, "nice"), absl::StrCat(scheduler.nice, " is not from -20 to 19"));
   }
-  if (scheduler.priority != 0 && scheduler.policy != "SCHED_FIFO" && scheduler.policy != "SCHED_RR") {
+  if (scheduler.priority != 0 && scheduler.policy != "SCHED_FIFO" &&
+      scheduler.policy != "SCHED_RR") {
     return Wrong(Key(path, "priority"), "can only be given with SCHED_FIFO or SCHED_RR");
   }
   const bool deadline = scheduler.runtime != 0 || scheduler.deadline != 0 || scheduler.period != 0;
@@ -291,19 +296,19 @@ constexpr absl::string_view kSeccompActions[] = {
     "SCMP_ACT_KILL",  "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_TRAP",  "SCMP_ACT_ERRNO",        "SCMP_ACT_TRACE",
     "SCMP_ACT_ALLOW", "SCMP_ACT_LOG",          "SCMP_ACT_NOTIFY"};
-constexpr absl::string_view kSeccompOperators[] = {"SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE",
-                                                   "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
-                                                   "SCMP_CMP_MASKED_EQ"};
+constexpr absl::string_view kSeccompOperators[] = {
+    "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE",       "SCMP_CMP_EQ",
+    "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"};
 constexpr absl::string_view kSeccompFlags[] = {
     "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"};
 constexpr absl::string_view kSeccompArchitectures[] = {
-    "SCMP_ARCH_X86",       "SCMP_ARCH_X86_64",   "SCMP_ARCH_X32",       "SCMP_ARCH_ARM",
-    "SCMP_ARCH_AARCH64",   "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K",   "SCMP_ARCH_MIPS",
-    "SCMP_ARCH_MIPS64",    "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL",   "SCMP_ARCH_MIPSEL64",
-    "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC",    "SCMP_ARCH_PPC64",     "SCMP_ARCH_PPC64LE",
-    "SCMP_ARCH_S390",      "SCMP_ARCH_S390X",    "SCMP_ARCH_SH",        "SCMP_ARCH_SHEB",
-    "SCMP_ARCH_PARISC",    "SCMP_ARCH_PARISC64", "SCMP_ARCH_RISCV64"};
+    "SCMP_ARCH_X86",         "SCMP_ARCH_X86_64",      "SCMP_ARCH_X32",    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",     "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K",   "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",      "SCMP_ARCH_MIPS64N32",   "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC",         "SCMP_ARCH_PPC64",  "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",        "SCMP_ARCH_S390X",       "SCMP_ARCH_SH",     "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_PARISC",      "SCMP_ARCH_PARISC64",    "SCMP_ARCH_RISCV64"};
 
 absl::Status CheckSeccomp(const Seccomp& seccomp) {
   const std::string at = "linux.seccomp";
@@ -373,8 +378,8 @@ absl::Status CheckSysctl(const Linux& linux_config, const std::string& name,
 
   const std::string dotted = slashes ? absl::StrJoin(absl::StrSplit(name, '/'), ".") : name;
   static constexpr absl::string_view kIpc[] = {
-      "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
-      "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"};
+      "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+      "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"};
   std::string needed;
   if (std::find(std::begin(kIpc), std::end(kIpc), dotted) != std::end(kIpc) ||
       absl::StartsWith(dotted, "fs.mqueue.")) {
@@ -466,8 +471,7 @@ absl::Status CheckLinux(const Linux& linux_config) {
   if (!linux_config.rootfs_propagation.empty()) {
     static constexpr absl::string_view kModes[] = {"private",  "shared",  "slave",  "unbindable",
                                                    "rprivate", "rshared", "rslave", "runbindable"};
-    RETURN_IF_ERROR(
-        CheckOneOf("linux.rootfsPropagation", linux_config.rootfs_propagation, kModes));
+    RETURN_IF_ERROR(CheckOneOf("linux.rootfsPropagation", linux_config.rootfs_propagation, kModes));
   }
   if (linux_config.seccomp) RETURN_IF_ERROR(CheckSeccomp(*linux_config.seccomp));
   for (const auto& [name, value] : linux_config.sysctl) {
@@ -493,9 +497,10 @@ absl::Status CheckVersion(absl::string_view version) {
   const std::vector<absl::string_view> parts =
       absl::StrSplit(version.substr(0, version.find_first_of("-+")), '.');
   int number = 0;
-  const bool numeric = parts.size() == 3 && std::all_of(parts.begin(), parts.end(), [&](auto part) {
-    return !part.empty() && absl::ascii_isdigit(part[0]) && absl::SimpleAtoi(part, &number);
-  });
+  const bool numeric =
+      parts.size() == 3 && std::all_of(parts.begin(), parts.end(), [&](auto part) {
+        return !part.empty() && absl::ascii_isdigit(part[0]) && absl::SimpleAtoi(part, &number);
+      });
   if (!numeric) return Wrong("ociVersion", absl::StrCat(Quote(version), " is not a version x.y.z"));
   if (parts[0] != "1") {
     return Wrong("ociVersion", absl::StrCat("version ", version, " is not supported; 1.x is"));
@@ -531,7 +536,8 @@ absl::Status CheckProcess(const Process& process, absl::string_view path) {
   }
   RETURN_IF_ERROR(CheckOneLine(Key(path, "apparmorProfile"), process.apparmor_profile));
   RETURN_IF_ERROR(CheckOneLine(Key(path, "selinuxLabel"), process.selinux_label));
-  if (process.scheduler) RETURN_IF_ERROR(CheckScheduler(*process.scheduler, Key(path, "scheduler")));
+  if (process.scheduler)
+    RETURN_IF_ERROR(CheckScheduler(*process.scheduler, Key(path, "scheduler")));
   if (process.io_priority) {
     RETURN_IF_ERROR(CheckIoPriority(*process.io_priority, Key(path, "ioPriority")));
   }
@@ -540,7 +546,8 @@ absl::Status CheckProcess(const Process& process, absl::string_view path) {
     const char* what = "a list of processors such as 0-3,7";
     RETURN_IF_ERROR(
         CheckCharacters(Key(at, "initial"), process.exec_cpu_affinity->initial, "-, ", what));
-    RETURN_IF_ERROR(CheckCharacters(Key(at, "final"), process.exec_cpu_affinity->final, "-, ", what));
+    RETURN_IF_ERROR(
+        CheckCharacters(Key(at, "final"), process.exec_cpu_affinity->final, "-, ", what));
   }
   return absl::OkStatus();
 }
@@ -559,7 +566,8 @@ absl::Status CheckResources(const Resources& resources, absl::string_view path) 
     }
     for (char c : rule.access) {
       if (!absl::StrContains("rwm", c)) {
-        return Wrong(Key(at, "access"), absl::StrCat(Quote(rule.access), " is not made of r, w, m"));
+        return Wrong(Key(at, "access"),
+                     absl::StrCat(Quote(rule.access), " is not made of r, w, m"));
       }
     }
   }
@@ -575,16 +583,16 @@ absl::Status CheckResources(const Resources& resources, absl::string_view path) 
     absl::string_view size = resources.hugepages[i].page_size;
     const size_t digits = size.find_first_not_of("0123456789");
     const absl::string_view unit = digits == absl::string_view::npos ? "" : size.substr(digits);
-    if (digits == 0 || size.empty() || size[0] == '0' || (unit != "KB" && unit != "MB" && unit != "GB")) {
+    if (digits == 0 || size.empty() || size[0] == '0' ||
+        (unit != "KB" && unit != "MB" && unit != "GB")) {
       return Wrong(absl::StrCat(Key(path, "hugepageLimits"), "[", i, "].pageSize"),
                    absl::StrCat(Quote(size), " is not a size such as 2MB"));
     }
   }
   if (resources.network) {
     for (size_t i = 0; i < resources.network->priorities.size(); ++i) {
-      RETURN_IF_ERROR(
-          CheckOneLine(absl::StrCat(Key(path, "network.priorities"), "[", i, "].name"),
-                       resources.network->priorities[i].name));
+      RETURN_IF_ERROR(CheckOneLine(absl::StrCat(Key(path, "network.priorities"), "[", i, "].name"),
+                                   resources.network->priorities[i].name));
     }
   }
   for (const auto& [name, limit] : resources.rdma) {
@@ -592,12 +600,12 @@ absl::Status CheckResources(const Resources& resources, absl::string_view path) 
   }
   for (const auto& [name, value] : resources.unified) {
     const std::string at = absl::StrCat(Key(path, "unified"), ".", EscapeForTerminal(name));
-    const bool well_formed = absl::StrContains(name, '.') && !absl::StartsWith(name, ".") &&
-                             !absl::StartsWith(name, "cgroup.") && !absl::StrContains(name, "..") &&
-                             std::all_of(name.begin(), name.end(), [](char c) {
-                               return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
-                                      absl::StrContains("._-", c);
-                             });
+    const bool well_formed =
+        absl::StrContains(name, '.') && !absl::StartsWith(name, ".") &&
+        !absl::StartsWith(name, "cgroup.") && !absl::StrContains(name, "..") &&
+        std::all_of(name.begin(), name.end(), [](char c) {
+          return absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains("._-", c);
+        });
     if (!well_formed) {
       return Wrong(at, "is not a controller's file, such as memory.high");
     }

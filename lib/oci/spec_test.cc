@@ -21,9 +21,10 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 // The smallest document we accept, with `more` members in it.
 std::string Minimal(absl::string_view more = "", absl::string_view linux_members = "",
                     absl::string_view process_members = "") {
-  return absl::StrCat(R"({"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"cwd":"/","args":["sh"])",
-                      process_members, R"(},"linux":{"namespaces":[{"type":"mount"},{"type":"pid"}])",
-                      linux_members, "}", more, "}");
+  return absl::StrCat(
+      R"({"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"cwd":"/","args":["sh"])",
+      process_members, R"(},"linux":{"namespaces":[{"type":"mount"},{"type":"pid"}])",
+      linux_members, "}", more, "}");
 }
 
 TEST(SpecTest, DefaultsSurviveWritingAndReading) {
@@ -95,44 +96,100 @@ TEST_P(BadDocumentTest, IsRefusedWithThePath) {
 INSTANTIATE_TEST_SUITE_P(
     Documents, BadDocumentTest,
     ::testing::Values(
-        BadDocument{"Version", R"({"ociVersion":"2.0.0","root":{"path":"r"}})", "ociVersion: version 2.0.0"},
+        BadDocument{"Version", R"({"ociVersion":"2.0.0","root":{"path":"r"}})",
+                    "ociVersion: version 2.0.0"},
         BadDocument{"NoVersion", R"({"root":{"path":"r"}})", "ociVersion: required"},
         BadDocument{"NoRoot", R"({"ociVersion":"1.0.0"})", "root: required"},
-        BadDocument{"NoCwd", R"({"ociVersion":"1.0.0","root":{"path":"r"},"process":{"args":["a"]}})", "process.cwd: required"},
-        BadDocument{"RelativeCwd", R"({"ociVersion":"1.0.0","root":{"path":"r"},"process":{"cwd":"tmp","args":["a"]}})", "process.cwd: 'tmp' is not an absolute"},
-        BadDocument{"NoArgs", R"({"ociVersion":"1.0.0","root":{"path":"r"},"process":{"cwd":"/"}})", "process.args: must name a program"},
-        BadDocument{"NumericUserAsText", Minimal("", "", R"(,"user":{"uid":"1000"})"), "process.user.uid: expected an integer"},
-        BadDocument{"UserIdOverflow", Minimal("", "", R"(,"user":{"uid":4294967295})"), "process.user.uid: is beyond"},
-        BadDocument{"GroupIdOverflow", Minimal("", "", R"(,"user":{"uid":0,"additionalGids":[1,4294967295]})"), "process.user.additionalGids[1]"},
-        BadDocument{"WrapAround", Minimal("", "", R"(,"user":{"uid":4294967296})"), "process.user.uid: expected an integer"},
-        BadDocument{"ZeroByte", Minimal("", "", R"(,"env":["A=\u0000"])"), "process.env[0]: contains a zero byte"},
-        BadDocument{"Capability", Minimal("", "", R"(,"capabilities":{"bounding":["chown"]})"), "process.capabilities.bounding[0]"},
-        BadDocument{"Rlimit", Minimal("", "", R"(,"rlimits":[{"type":"RLIMIT_X","hard":1,"soft":1}])"), "process.rlimits[0].type"},
-        BadDocument{"RlimitTwice", Minimal("", "", R"(,"rlimits":[{"type":"RLIMIT_AS","hard":1,"soft":1},{"type":"RLIMIT_AS","hard":1,"soft":1}])"), "process.rlimits[1].type: RLIMIT_AS is given twice"},
-        BadDocument{"Namespace", Minimal("", R"(,"devices":[],"namespaces":[])"), "linux.namespaces: the key appears twice"},
-        BadDocument{"DeviceType", Minimal("", R"(,"devices":[{"path":"/dev/x","type":"q"}])"), "linux.devices[0].type"},
-        BadDocument{"DeviceMajor", Minimal("", R"(,"devices":[{"path":"/dev/x","type":"c","major":4096}])"), "linux.devices[0].major"},
-        BadDocument{"CgroupEscape", Minimal("", R"(,"cgroupsPath":"/a/../../b")"), "linux.cgroupsPath: must not contain '..'"},
-        BadDocument{"CgroupNewline", Minimal("", R"(,"cgroupsPath":"/a\nb")"), "linux.cgroupsPath: must be a single line"},
-        BadDocument{"UnifiedSlash", Minimal("", R"(,"resources":{"unified":{"../memory.max":"1"}})"), "linux.resources.unified."},
-        BadDocument{"UnifiedCore", Minimal("", R"(,"resources":{"unified":{"cgroup.procs":"1"}})"), "linux.resources.unified.cgroup.procs"},
-        BadDocument{"Sysctl", Minimal("", R"(,"sysctl":{"kernel.core_pattern":"|/x"})"), "linux.sysctl.kernel.core_pattern: is not in a separate kernel namespace"},
-        BadDocument{"SysctlHost", Minimal("", R"(,"sysctl":{"net.ipv4.ip_forward":"1"})"), "host's network namespace"},
-        BadDocument{"SysctlDots", Minimal("", R"(,"sysctl":{"net/../kernel/core_pattern":"x"})"), "is not a sysctl's name"},
-        BadDocument{"SysctlNewline", Minimal("", R"(,"sysctl":{"net.core.somaxconn":"1\n2"})"), "single line"},
-        BadDocument{"SeccompAction", Minimal("", R"(,"seccomp":{"defaultAction":"SCMP_ACT_MAYBE"})"), "linux.seccomp.defaultAction"},
-        BadDocument{"SeccompArg", Minimal("", R"(,"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]})"), "linux.seccomp.syscalls[0].args[0].index"},
-        BadDocument{"MappingOverflow", Minimal("", R"(,"uidMappings":[{"containerID":1,"hostID":4294967295,"size":1}])"), "linux.uidMappings"},
-        BadDocument{"Hook", Minimal(R"(,"hooks":{"poststop":[{"path":"x"}]})"), "hooks.poststop[0].path: 'x' is not an absolute path"},
-        BadDocument{"HookTimeout", Minimal(R"(,"hooks":{"prestart":[{"path":"/x","timeout":0}]})"), "hooks.prestart[0].timeout"},
+        BadDocument{"NoCwd",
+                    R"({"ociVersion":"1.0.0","root":{"path":"r"},"process":{"args":["a"]}})",
+                    "process.cwd: required"},
+        BadDocument{
+            "RelativeCwd",
+            R"({"ociVersion":"1.0.0","root":{"path":"r"},"process":{"cwd":"tmp","args":["a"]}})",
+            "process.cwd: 'tmp' is not an absolute"},
+        BadDocument{"NoArgs", R"({"ociVersion":"1.0.0","root":{"path":"r"},"process":{"cwd":"/"}})",
+                    "process.args: must name a program"},
+        BadDocument{"NumericUserAsText", Minimal("", "", R"(,"user":{"uid":"1000"})"),
+                    "process.user.uid: expected an integer"},
+        BadDocument{"UserIdOverflow", Minimal("", "", R"(,"user":{"uid":4294967295})"),
+                    "process.user.uid: is beyond"},
+        BadDocument{"GroupIdOverflow",
+                    Minimal("", "", R"(,"user":{"uid":0,"additionalGids":[1,4294967295]})"),
+                    "process.user.additionalGids[1]"},
+        BadDocument{"WrapAround", Minimal("", "", R"(,"user":{"uid":4294967296})"),
+                    "process.user.uid: expected an integer"},
+        BadDocument{"ZeroByte", Minimal("", "", R"(,"env":["A=\u0000"])"),
+                    "process.env[0]: contains a zero byte"},
+        BadDocument{"Capability", Minimal("", "", R"(,"capabilities":{"bounding":["chown"]})"),
+                    "process.capabilities.bounding[0]"},
+        BadDocument{"Rlimit",
+                    Minimal("", "", R"(,"rlimits":[{"type":"RLIMIT_X","hard":1,"soft":1}])"),
+                    "process.rlimits[0].type"},
+        BadDocument{
+            "RlimitTwice",
+            Minimal(
+                "", "",
+                R"(,"rlimits":[{"type":"RLIMIT_AS","hard":1,"soft":1},{"type":"RLIMIT_AS","hard":1,"soft":1}])"),
+            "process.rlimits[1].type: RLIMIT_AS is given twice"},
+        BadDocument{"Namespace", Minimal("", R"(,"devices":[],"namespaces":[])"),
+                    "linux.namespaces: the key appears twice"},
+        BadDocument{"DeviceType", Minimal("", R"(,"devices":[{"path":"/dev/x","type":"q"}])"),
+                    "linux.devices[0].type"},
+        BadDocument{"DeviceMajor",
+                    Minimal("", R"(,"devices":[{"path":"/dev/x","type":"c","major":4096}])"),
+                    "linux.devices[0].major"},
+        BadDocument{"CgroupEscape", Minimal("", R"(,"cgroupsPath":"/a/../../b")"),
+                    "linux.cgroupsPath: must not contain '..'"},
+        BadDocument{"CgroupNewline", Minimal("", R"(,"cgroupsPath":"/a\nb")"),
+                    "linux.cgroupsPath: must be a single line"},
+        BadDocument{"UnifiedSlash",
+                    Minimal("", R"(,"resources":{"unified":{"../memory.max":"1"}})"),
+                    "linux.resources.unified."},
+        BadDocument{"UnifiedCore", Minimal("", R"(,"resources":{"unified":{"cgroup.procs":"1"}})"),
+                    "linux.resources.unified.cgroup.procs"},
+        BadDocument{"Sysctl", Minimal("", R"(,"sysctl":{"kernel.core_pattern":"|/x"})"),
+                    "linux.sysctl.kernel.core_pattern: is not in a separate kernel namespace"},
+        BadDocument{"SysctlHost", Minimal("", R"(,"sysctl":{"net.ipv4.ip_forward":"1"})"),
+                    "host's network namespace"},
+        BadDocument{"SysctlDots", Minimal("", R"(,"sysctl":{"net/../kernel/core_pattern":"x"})"),
+                    "is not a sysctl's name"},
+        BadDocument{"SysctlNewline", Minimal("", R"(,"sysctl":{"net.core.somaxconn":"1\n2"})"),
+                    "single line"},
+        BadDocument{"SeccompAction",
+                    Minimal("", R"(,"seccomp":{"defaultAction":"SCMP_ACT_MAYBE"})"),
+                    "linux.seccomp.defaultAction"},
+        BadDocument{
+            "SeccompArg",
+            Minimal(
+                "",
+                R"(,"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]})"),
+            "linux.seccomp.syscalls[0].args[0].index"},
+        BadDocument{
+            "MappingOverflow",
+            Minimal("", R"(,"uidMappings":[{"containerID":1,"hostID":4294967295,"size":1}])"),
+            "linux.uidMappings"},
+        BadDocument{"Hook", Minimal(R"(,"hooks":{"poststop":[{"path":"x"}]})"),
+                    "hooks.poststop[0].path: 'x' is not an absolute path"},
+        BadDocument{"HookTimeout", Minimal(R"(,"hooks":{"prestart":[{"path":"/x","timeout":0}]})"),
+                    "hooks.prestart[0].timeout"},
         BadDocument{"Hostname", Minimal(R"(,"hostname":"x")"), "hostname: needs a uts namespace"},
-        BadDocument{"Propagation", Minimal("", R"(,"rootfsPropagation":"public")"), "linux.rootfsPropagation"},
-        BadDocument{"DeviceRule", Minimal("", R"(,"resources":{"devices":[{"allow":true,"access":"rwx"}]})"), "linux.resources.devices[0].access"},
-        BadDocument{"Hugepage", Minimal("", R"(,"resources":{"hugepageLimits":[{"pageSize":"2M/../x","limit":1}]})"), "linux.resources.hugepageLimits[0].pageSize"},
-        BadDocument{"Time", Minimal("", R"(,"timeOffsets":{"boottime":{"secs":1}})"), "linux.timeOffsets.boottime: needs a time namespace"},
-        BadDocument{"RdtEscape", Minimal("", R"(,"intelRdt":{"closID":"../x"})"), "linux.intelRdt.closID"},
-        BadDocument{"NetDevice", Minimal("", R"(,"netDevices":{"a/b":{}},"x":[])"), "linux.netDevices"},
-        BadDocument{"Mount", Minimal(R"(,"mounts":[{"destination":""}])"), "mounts[0].destination: must not be empty"}),
+        BadDocument{"Propagation", Minimal("", R"(,"rootfsPropagation":"public")"),
+                    "linux.rootfsPropagation"},
+        BadDocument{"DeviceRule",
+                    Minimal("", R"(,"resources":{"devices":[{"allow":true,"access":"rwx"}]})"),
+                    "linux.resources.devices[0].access"},
+        BadDocument{
+            "Hugepage",
+            Minimal("", R"(,"resources":{"hugepageLimits":[{"pageSize":"2M/../x","limit":1}]})"),
+            "linux.resources.hugepageLimits[0].pageSize"},
+        BadDocument{"Time", Minimal("", R"(,"timeOffsets":{"boottime":{"secs":1}})"),
+                    "linux.timeOffsets.boottime: needs a time namespace"},
+        BadDocument{"RdtEscape", Minimal("", R"(,"intelRdt":{"closID":"../x"})"),
+                    "linux.intelRdt.closID"},
+        BadDocument{"NetDevice", Minimal("", R"(,"netDevices":{"a/b":{}},"x":[])"),
+                    "linux.netDevices"},
+        BadDocument{"Mount", Minimal(R"(,"mounts":[{"destination":""}])"),
+                    "mounts[0].destination: must not be empty"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(SpecTest, DefaultSeccompFollowsTheCapabilities) {
@@ -152,7 +209,8 @@ TEST(SpecTest, DefaultSeccompFollowsTheCapabilities) {
   EXPECT_FALSE(allows(plain, "clone")) << "only with an argument mask";
   EXPECT_TRUE(allows(admin, "mount"));
   EXPECT_TRUE(allows(admin, "clone"));
-  for (const char* denied : {"keyctl", "userfaultfd", "io_uring_setup", "open_by_handle_at", "bpf"}) {
+  for (const char* denied :
+       {"keyctl", "userfaultfd", "io_uring_setup", "open_by_handle_at", "bpf"}) {
     EXPECT_FALSE(allows(plain, denied)) << denied;
   }
   EXPECT_EQ(plain.default_errno_ret, 1u);

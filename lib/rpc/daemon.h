@@ -66,8 +66,9 @@ class Daemon {
   // A channel to another process of the suite. The peer need not be up yet.
   virtual std::shared_ptr<grpc::Channel> Dial(const std::string& process) = 0;
 
-  // Tells suites on one machine apart in names that are machine-wide (cgroups, bridges, firewall tables):
-  // empty for the suite in the default directories, otherwise "-" and eight hex digits made of run_directory().
+  // Tells suites on one machine apart in names that are machine-wide (cgroups, bridges, firewall
+  // tables): empty for the suite in the default directories, otherwise "-" and eight hex digits
+  // made of run_directory().
   virtual const std::string& instance_suffix() const = 0;
 
   virtual metrics::Registry& metrics() = 0;

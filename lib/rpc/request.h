@@ -25,8 +25,9 @@ std::string RequestLease(const grpc::ServerContextBase& context);
 // Any header; empty when there is none.
 std::string RequestHeader(const grpc::ServerContextBase& context, absl::string_view name);
 
-// Prepares a call: deadline (counted from now), and namespace and lease when not empty. The call waits, within
-// its deadline, for a peer that is not there yet: services restart, and their callers should not notice.
+// Prepares a call: deadline (counted from now), and namespace and lease when not empty. The call
+// waits, within its deadline, for a peer that is not there yet: services restart, and their callers
+// should not notice.
 void PrepareCall(grpc::ClientContext& context, absl::Duration timeout,
                  absl::string_view namespace_name = "", absl::string_view lease = "");
 

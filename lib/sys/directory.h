@@ -28,7 +28,8 @@ absl::Status ChangeDirectoryOwner(const std::string& path, uid_t uid, gid_t gid)
 // files fast soon after many were deleted. False where the file system knows no such thing.
 absl::StatusOr<bool> SpreadSubdirectories(const std::string& path);
 
-// syncfs(2): all of the file system that holds `path` is on the disk, or an error says it may not be.
+// syncfs(2): all of the file system that holds `path` is on the disk, or an error says it may not
+// be.
 absl::Status SyncFileSystem(const std::string& path);
 
 // What a tree takes on the disk: blocks, not lengths; a file with several names counts once.

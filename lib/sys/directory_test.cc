@@ -36,7 +36,8 @@ TEST_F(DirectoryTest, MakeDirectoryIgnoresTheUmask) {
   ::umask(before);
 
   EXPECT_EQ(ModeOf(Path("open")), 0755u);
-  EXPECT_THAT(MakeDirectory(Path("open"), 0755), testing::HasCode(absl::StatusCode::kAlreadyExists));
+  EXPECT_THAT(MakeDirectory(Path("open"), 0755),
+              testing::HasCode(absl::StatusCode::kAlreadyExists));
 }
 
 TEST_F(DirectoryTest, CopyOwnerAndModeKeepsTheStickyBit) {

@@ -110,7 +110,8 @@ absl::StatusOr<int> RunCreate(const Global& global, const Arguments& arguments) 
 absl::StatusOr<int> RunRun(const Global& global, const Arguments& arguments) {
   ASSIGN_OR_RETURN(CreateOptions options, MakeCreateOptions(global, arguments));
   const bool detach = arguments.IsSet("detach");
-  // Nobody else can start it, so it need not be reachable by others, and it dies with us until then.
+  // Nobody else can start it, so it need not be reachable by others, and it dies with us until
+  // then.
   options.start_by_others = false;
   if (detach) OfferNotify(&options);
   Foreground foreground;
@@ -152,7 +153,8 @@ absl::StatusOr<int> RunState(const Global& global, const Arguments& arguments) {
 }
 
 // The id, or with --regex all that match the extended regular expression.
-absl::StatusOr<std::vector<std::string>> MatchingIds(const Global& global, const Arguments& arguments) {
+absl::StatusOr<std::vector<std::string>> MatchingIds(const Global& global,
+                                                     const Arguments& arguments) {
   const std::string& word = arguments.operands()[0];
   if (!arguments.IsSet("regex")) return std::vector<std::string>{word};
   regex_t pattern;
@@ -162,9 +164,10 @@ absl::StatusOr<std::vector<std::string>> MatchingIds(const Global& global, const
   }
   absl::Cleanup release = [&] { ::regfree(&pattern); };
   ASSIGN_OR_RETURN(std::vector<std::string> ids, ListContainers(global.root));
-  ids.erase(std::remove_if(ids.begin(), ids.end(), [&](const std::string& id) {
-              return ::regexec(&pattern, id.c_str(), 0, nullptr, 0) != 0;
-            }),
+  ids.erase(std::remove_if(ids.begin(), ids.end(),
+                           [&](const std::string& id) {
+                             return ::regexec(&pattern, id.c_str(), 0, nullptr, 0) != 0;
+                           }),
             ids.end());
   return ids;
 }
@@ -235,18 +238,19 @@ absl::StatusOr<int> RunList(const Global& global, const Arguments& arguments) {
     size_t width = 2;
     for (const State& state : states) width = std::max(width, state.id.size());
     const auto row = [&](absl::string_view id, absl::string_view pid, absl::string_view status,
-                         absl::string_view bundle, absl::string_view created, absl::string_view owner) {
-      absl::StrAppendFormat(&out, "%-*s  %-9s  %-9s  %s  %s  %s\n", static_cast<int>(width), id, pid,
-                            status, bundle, created, owner);
+                         absl::string_view bundle, absl::string_view created,
+                         absl::string_view owner) {
+      absl::StrAppendFormat(&out, "%-*s  %-9s  %-9s  %s  %s  %s\n", static_cast<int>(width), id,
+                            pid, status, bundle, created, owner);
     };
     row("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER");
     for (const State& state : states) {
-      row(state.id, absl::StrCat(state.pid), StatusName(state.status), EscapeForTerminal(state.bundle),
-          FormatRfc3339Nano(state.created), state.owner);
+      row(state.id, absl::StrCat(state.pid), StatusName(state.status),
+          EscapeForTerminal(state.bundle), FormatRfc3339Nano(state.created), state.owner);
     }
   } else {
-    return absl::InvalidArgumentError(absl::StrCat("--format: '", EscapeForTerminal(format),
-                                                   "' is neither table nor json"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--format: '", EscapeForTerminal(format), "' is neither table nor json"));
   }
   RETURN_IF_ERROR(Print(out));
   return 0;
@@ -298,11 +302,11 @@ absl::StatusOr<int> RunPs(const Global& global, const Arguments& arguments) {
     return 0;
   }
   if (format != "table") {
-    return absl::InvalidArgumentError(absl::StrCat("--format: '", EscapeForTerminal(format),
-                                                   "' is neither table nor json"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--format: '", EscapeForTerminal(format), "' is neither table nor json"));
   }
-  RETURN_IF_ERROR(PrintPsTable(
-      pids, std::vector<std::string>(arguments.operands().begin() + 1, arguments.operands().end())));
+  RETURN_IF_ERROR(PrintPsTable(pids, std::vector<std::string>(arguments.operands().begin() + 1,
+                                                              arguments.operands().end())));
   return 0;
 }
 
@@ -311,8 +315,7 @@ absl::StatusOr<int> RunSpec(const Global& global, const Arguments& arguments) {
   const std::string path = absl::StrCat(
       directory, "/", arguments.Has("config") ? arguments.Value("config") : "config.json");
   if (sys::Exists(path)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("file ", path, " exists; remove it first"));
+    return absl::AlreadyExistsError(absl::StrCat("file ", path, " exists; remove it first"));
   }
   const bool rootless = arguments.IsSet("rootless");
   oci::Spec spec = oci::ExampleSpec(rootless);
@@ -336,75 +339,174 @@ absl::Status Print(absl::string_view text) {
 }
 
 std::string VersionText() {
-  return absl::StrCat("gantry-runtime version ", kVersion, "\ncommit: unknown\nspec: ", oci::kSpecVersion,
+  return absl::StrCat("gantry-runtime version ", kVersion,
+                      "\ncommit: unknown\nspec: ", oci::kSpecVersion,
                       "\nlibseccomp: ", LibseccompVersion(), "\n+CAP +SECCOMP +EBPF\n");
 }
 
 const std::vector<Command>& Commands() {
   using O = OptionSpec;
-  static const std::vector<OptionSpec> kCreate = {
-      {"bundle", 'b', O::kValue},          {"config", 'f', O::kValue},
-      {"console-socket", 0, O::kValue},    {"pid-file", 0, O::kValue},
-      {"pidfd-socket", 0, O::kValue},      {"preserve-fds", 0, O::kValue},
-      {"no-pivot", 0, O::kFlag},           {"no-new-keyring", 0, O::kFlag},
-      {"no-subreaper", 0, O::kFlag, true}, {"detach", 'd', O::kFlag},
-      {"keep", 0, O::kFlag}};
+  static const std::vector<OptionSpec> kCreate = {{"bundle", 'b', O::kValue},
+                                                  {"config", 'f', O::kValue},
+                                                  {"console-socket", 0, O::kValue},
+                                                  {"pid-file", 0, O::kValue},
+                                                  {"pidfd-socket", 0, O::kValue},
+                                                  {"preserve-fds", 0, O::kValue},
+                                                  {"no-pivot", 0, O::kFlag},
+                                                  {"no-new-keyring", 0, O::kFlag},
+                                                  {"no-subreaper", 0, O::kFlag, true},
+                                                  {"detach", 'd', O::kFlag},
+                                                  {"keep", 0, O::kFlag}};
   static const std::vector<OptionSpec> kCheckpoint = {
-      {"image-path", 0, O::kValue},     {"work-path", 0, O::kValue},
-      {"parent-path", 0, O::kValue},    {"leave-running", 0, O::kFlag},
-      {"pre-dump", 0, O::kFlag},        {"tcp-established", 0, O::kFlag},
-      {"ext-unix-sk", 0, O::kFlag},     {"shell-job", 0, O::kFlag},
-      {"file-locks", 0, O::kFlag},      {"manage-cgroups-mode", 0, O::kValue},
-      {"empty-ns", 0, O::kValue},       {"lazy-pages", 0, O::kFlag},
-      {"status-fd", 0, O::kValue},      {"page-server", 0, O::kValue},
-      {"bundle", 'b', O::kValue},       {"pid-file", 0, O::kValue},
-      {"detach", 'd', O::kFlag},        {"no-pivot", 0, O::kFlag},
-      {"no-subreaper", 0, O::kFlag},    {"console-socket", 0, O::kValue},
-      {"preserve-fds", 0, O::kValue},   {"no-new-keyring", 0, O::kFlag}};
+      {"image-path", 0, O::kValue},   {"work-path", 0, O::kValue},
+      {"parent-path", 0, O::kValue},  {"leave-running", 0, O::kFlag},
+      {"pre-dump", 0, O::kFlag},      {"tcp-established", 0, O::kFlag},
+      {"ext-unix-sk", 0, O::kFlag},   {"shell-job", 0, O::kFlag},
+      {"file-locks", 0, O::kFlag},    {"manage-cgroups-mode", 0, O::kValue},
+      {"empty-ns", 0, O::kValue},     {"lazy-pages", 0, O::kFlag},
+      {"status-fd", 0, O::kValue},    {"page-server", 0, O::kValue},
+      {"bundle", 'b', O::kValue},     {"pid-file", 0, O::kValue},
+      {"detach", 'd', O::kFlag},      {"no-pivot", 0, O::kFlag},
+      {"no-subreaper", 0, O::kFlag},  {"console-socket", 0, O::kValue},
+      {"preserve-fds", 0, O::kValue}, {"no-new-keyring", 0, O::kFlag}};
   static const auto* commands = new std::vector<Command>{
-      {"create", "[options] ID", "make a container whose program waits for start", kCreate, 1, 1, false,
-       true, 1, &RunCreate},
-      {"start", "ID", "start the program of a created container", {}, 1, 1, false, false, 1, &RunStart},
-      {"run", "[options] ID", "create, start, and unless detached wait and delete", kCreate, 1, 1, false,
-       true, 1, &RunRun},
+      {"create", "[options] ID", "make a container whose program waits for start", kCreate, 1, 1,
+       false, true, 1, &RunCreate},
+      {"start",
+       "ID",
+       "start the program of a created container",
+       {},
+       1,
+       1,
+       false,
+       false,
+       1,
+       &RunStart},
+      {"run", "[options] ID", "create, start, and unless detached wait and delete", kCreate, 1, 1,
+       false, true, 1, &RunRun},
       {"state", "ID", "print the state as JSON", {}, 1, 1, false, false, 1, &RunState},
-      {"kill", "[options] ID [SIGNAL]", "send a signal (TERM) to the program",
-       {{"all", 'a', O::kFlag}, {"regex", 'r', O::kFlag}}, 1, 2, false, false, 1, &RunKill},
-      {"delete", "[options] ID", "remove a stopped container",
-       {{"force", 'f', O::kFlag}, {"regex", 'r', O::kFlag}}, 1, 1, false, false, 1, &RunDelete},
-      {"exec", "[options] ID PROGRAM [ARGUMENT…]", "run one more program in a running container",
-       {{"process", 'p', O::kValue}, {"detach", 'd', O::kFlag}, {"tty", 't', O::kFlag},
-        {"user", 'u', O::kValue}, {"additional-gids", 'g', O::kValue}, {"env", 'e', O::kValue},
-        {"cwd", 0, O::kValue}, {"cap", 'c', O::kValue}, {"no-new-privs", 0, O::kFlag},
-        {"apparmor", 0, O::kValue}, {"process-label", 0, O::kValue}, {"pid-file", 0, O::kValue},
-        {"console-socket", 0, O::kValue}, {"pidfd-socket", 0, O::kValue},
-        {"preserve-fds", 0, O::kValue}, {"cgroup", 0, O::kValue}, {"ignore-paused", 0, O::kFlag},
+      {"kill",
+       "[options] ID [SIGNAL]",
+       "send a signal (TERM) to the program",
+       {{"all", 'a', O::kFlag}, {"regex", 'r', O::kFlag}},
+       1,
+       2,
+       false,
+       false,
+       1,
+       &RunKill},
+      {"delete",
+       "[options] ID",
+       "remove a stopped container",
+       {{"force", 'f', O::kFlag}, {"regex", 'r', O::kFlag}},
+       1,
+       1,
+       false,
+       false,
+       1,
+       &RunDelete},
+      {"exec",
+       "[options] ID PROGRAM [ARGUMENT…]",
+       "run one more program in a running container",
+       {{"process", 'p', O::kValue},
+        {"detach", 'd', O::kFlag},
+        {"tty", 't', O::kFlag},
+        {"user", 'u', O::kValue},
+        {"additional-gids", 'g', O::kValue},
+        {"env", 'e', O::kValue},
+        {"cwd", 0, O::kValue},
+        {"cap", 'c', O::kValue},
+        {"no-new-privs", 0, O::kFlag},
+        {"apparmor", 0, O::kValue},
+        {"process-label", 0, O::kValue},
+        {"pid-file", 0, O::kValue},
+        {"console-socket", 0, O::kValue},
+        {"pidfd-socket", 0, O::kValue},
+        {"preserve-fds", 0, O::kValue},
+        {"cgroup", 0, O::kValue},
+        {"ignore-paused", 0, O::kFlag},
         {"no-subreaper", 0, O::kFlag, true}},
-       1, 1, true, true, 255, &RunExecCommand},
+       1,
+       1,
+       true,
+       true,
+       255,
+       &RunExecCommand},
       {"pause", "ID", "freeze all processes", {}, 1, 1, false, false, 1, &RunPause},
       {"resume", "ID", "thaw all processes", {}, 1, 1, false, false, 1, &RunResume},
-      {"ps", "[options] ID [PS-OPTION…]", "list the processes",
-       {{"format", 'f', O::kValue}}, 1, 1, true, false, 1, &RunPs},
-      {"list", "[options]", "list containers",
-       {{"format", 'f', O::kValue}, {"quiet", 'q', O::kFlag}}, 0, 0, false, false, 1, &RunList},
-      {"update", "[options] ID", "change resource limits",
-       {{"resources", 'r', O::kValue}, {"memory", 0, O::kValue}, {"memory-reservation", 0, O::kValue},
-        {"memory-swap", 0, O::kValue}, {"cpu-period", 0, O::kValue}, {"cpu-quota", 0, O::kValue},
-        {"cpu-burst", 0, O::kValue}, {"cpu-share", 0, O::kValue}, {"cpu-shares", 0, O::kValue},
-        {"cpu-rt-period", 0, O::kValue}, {"cpu-rt-runtime", 0, O::kValue}, {"cpu-idle", 0, O::kValue},
-        {"cpuset-cpus", 0, O::kValue}, {"cpuset-mems", 0, O::kValue}, {"blkio-weight", 0, O::kValue},
-        {"pids-limit", 0, O::kValue}, {"l3-cache-schema", 0, O::kValue},
-        {"mem-bw-schema", 0, O::kValue}, {"kernel-memory", 0, O::kValue, true},
-        {"kernel-memory-tcp", 0, O::kValue, true}},
-       1, 1, false, false, 1, &RunUpdate},
-      {"events", "[options] ID", "print resource use and lack of memory as they happen",
-       {{"stats", 0, O::kFlag}, {"interval", 0, O::kValue}}, 1, 1, false, false, 1, &RunEvents},
-      {"spec", "[options]", "write an example config.json",
-       {{"bundle", 'b', O::kValue}, {"rootless", 0, O::kFlag}, {"config", 'f', O::kValue}}, 0, 0, false,
-       false, 1, &RunSpec},
-      {"features", "", "print what this runtime knows, as JSON", {}, 0, 0, false, false, 1, &RunFeatures},
-      {"checkpoint", "[options] ID", "not supported", kCheckpoint, 1, 1, false, false, 1, &RunCheckpoint},
-      {"restore", "[options] ID", "not supported", kCheckpoint, 1, 1, false, false, 1, &RunCheckpoint},
+      {"ps",
+       "[options] ID [PS-OPTION…]",
+       "list the processes",
+       {{"format", 'f', O::kValue}},
+       1,
+       1,
+       true,
+       false,
+       1,
+       &RunPs},
+      {"list",
+       "[options]",
+       "list containers",
+       {{"format", 'f', O::kValue}, {"quiet", 'q', O::kFlag}},
+       0,
+       0,
+       false,
+       false,
+       1,
+       &RunList},
+      {"update",
+       "[options] ID",
+       "change resource limits",
+       {{"resources", 'r', O::kValue},         {"memory", 0, O::kValue},
+        {"memory-reservation", 0, O::kValue},  {"memory-swap", 0, O::kValue},
+        {"cpu-period", 0, O::kValue},          {"cpu-quota", 0, O::kValue},
+        {"cpu-burst", 0, O::kValue},           {"cpu-share", 0, O::kValue},
+        {"cpu-shares", 0, O::kValue},          {"cpu-rt-period", 0, O::kValue},
+        {"cpu-rt-runtime", 0, O::kValue},      {"cpu-idle", 0, O::kValue},
+        {"cpuset-cpus", 0, O::kValue},         {"cpuset-mems", 0, O::kValue},
+        {"blkio-weight", 0, O::kValue},        {"pids-limit", 0, O::kValue},
+        {"l3-cache-schema", 0, O::kValue},     {"mem-bw-schema", 0, O::kValue},
+        {"kernel-memory", 0, O::kValue, true}, {"kernel-memory-tcp", 0, O::kValue, true}},
+       1,
+       1,
+       false,
+       false,
+       1,
+       &RunUpdate},
+      {"events",
+       "[options] ID",
+       "print resource use and lack of memory as they happen",
+       {{"stats", 0, O::kFlag}, {"interval", 0, O::kValue}},
+       1,
+       1,
+       false,
+       false,
+       1,
+       &RunEvents},
+      {"spec",
+       "[options]",
+       "write an example config.json",
+       {{"bundle", 'b', O::kValue}, {"rootless", 0, O::kFlag}, {"config", 'f', O::kValue}},
+       0,
+       0,
+       false,
+       false,
+       1,
+       &RunSpec},
+      {"features",
+       "",
+       "print what this runtime knows, as JSON",
+       {},
+       0,
+       0,
+       false,
+       false,
+       1,
+       &RunFeatures},
+      {"checkpoint", "[options] ID", "not supported", kCheckpoint, 1, 1, false, false, 1,
+       &RunCheckpoint},
+      {"restore", "[options] ID", "not supported", kCheckpoint, 1, 1, false, false, 1,
+       &RunCheckpoint},
   };
   return *commands;
 }

@@ -1,5 +1,5 @@
-// The commands of gantry-runtime, one function each. They return the exit code, or an error that main
-// reports.
+// The commands of gantry-runtime, one function each. They return the exit code, or an error that
+// main reports.
 #pragma once
 
 #include <optional>

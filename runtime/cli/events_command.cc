@@ -110,8 +110,9 @@ absl::Status PrintStats(const Container& container) {
   writer.Member("id", container.id());
   writer.Key("data");
   writer.BeginObject();
-  RETURN_IF_ERROR(container.cgroup().mode() == cgroup::Mode::kV2 ? WriteV2(writer, container.cgroup())
-                                                                 : WriteV1(writer, container.cgroup()));
+  RETURN_IF_ERROR(container.cgroup().mode() == cgroup::Mode::kV2
+                      ? WriteV2(writer, container.cgroup())
+                      : WriteV1(writer, container.cgroup()));
   writer.EndObject();
   writer.EndObject();
   return Print(writer.Take() + "\n");
@@ -121,10 +122,11 @@ absl::Status PrintStats(const Container& container) {
 
 absl::StatusOr<int> RunEvents(const Global& global, const Arguments& arguments) {
   absl::Duration interval = absl::Seconds(5);
-  if (arguments.Has("interval") &&
-      (!absl::ParseDuration(arguments.Value("interval"), &interval) || interval < absl::Milliseconds(1))) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--interval: '", EscapeForTerminal(arguments.Value("interval")), "' is not a time such as 5s"));
+  if (arguments.Has("interval") && (!absl::ParseDuration(arguments.Value("interval"), &interval) ||
+                                    interval < absl::Milliseconds(1))) {
+    return absl::InvalidArgumentError(absl::StrCat("--interval: '",
+                                                   EscapeForTerminal(arguments.Value("interval")),
+                                                   "' is not a time such as 5s"));
   }
   ASSIGN_OR_RETURN(Container container, Container::Load(global.root, arguments.operands()[0]));
   ASSIGN_OR_RETURN(Status status, container.GetStatus());

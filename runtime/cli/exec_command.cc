@@ -16,7 +16,8 @@ namespace {
 
 absl::StatusOr<uint32_t> ParseId(absl::string_view text, absl::string_view option) {
   uint32_t id = 0;
-  const bool digits = !text.empty() && text.find_first_not_of("0123456789") == absl::string_view::npos;
+  const bool digits =
+      !text.empty() && text.find_first_not_of("0123456789") == absl::string_view::npos;
   if (digits && absl::SimpleAtoi(text, &id) && id != UINT32_MAX) return id;
   return absl::InvalidArgumentError(absl::StrCat("--", option, ": '", EscapeForTerminal(text),
                                                  "' is not an id from 0 to 4294967294"));
@@ -29,7 +30,8 @@ absl::Status ApplyOptions(const Arguments& arguments, oci::Process* process) {
   if (arguments.Has("cwd")) process->cwd = arguments.Value("cwd");
   for (const std::string& entry : arguments.Values("env")) process->env.push_back(entry);
   if (arguments.Has("user")) {
-    const std::vector<std::string> parts = absl::StrSplit(arguments.Value("user"), absl::MaxSplits(':', 1));
+    const std::vector<std::string> parts =
+        absl::StrSplit(arguments.Value("user"), absl::MaxSplits(':', 1));
     ASSIGN_OR_RETURN(process->user.uid, ParseId(parts[0], "user"));
     if (parts.size() > 1) {
       ASSIGN_OR_RETURN(process->user.gid, ParseId(parts[1], "user"));
@@ -58,7 +60,8 @@ absl::Status ApplyOptions(const Arguments& arguments, oci::Process* process) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ExecOptions> MakeExecOptions(const Container& container, const Arguments& arguments) {
+absl::StatusOr<ExecOptions> MakeExecOptions(const Container& container,
+                                            const Arguments& arguments) {
   ExecOptions options;
   if (arguments.Has("process")) {
     ASSIGN_OR_RETURN(std::string bytes, sys::ReadFile(arguments.Value("process")));
@@ -66,7 +69,8 @@ absl::StatusOr<ExecOptions> MakeExecOptions(const Container& container, const Ar
     if (arguments.Has("tty")) options.process.terminal = arguments.IsSet("tty");
   } else {
     if (arguments.operands().size() < 2) {
-      return absl::InvalidArgumentError("exec: process args cannot be empty; name a program or give --process");
+      return absl::InvalidArgumentError(
+          "exec: process args cannot be empty; name a program or give --process");
     }
     ASSIGN_OR_RETURN(const oci::Spec* spec, container.GetSpec());
     options.process = *spec->process;
@@ -87,7 +91,8 @@ absl::StatusOr<ExecOptions> MakeExecOptions(const Container& container, const Ar
     const size_t colon = text.find(':');
     const std::string path = colon == std::string::npos ? text : text.substr(colon + 1);
     const std::string controllers = colon == std::string::npos ? "" : text.substr(0, colon);
-    for (absl::string_view one : absl::StrSplit(controllers, ',')) options.cgroups[std::string(one)] = path;
+    for (absl::string_view one : absl::StrSplit(controllers, ','))
+      options.cgroups[std::string(one)] = path;
   }
   return options;
 }

@@ -28,16 +28,16 @@ void WriteSeccomp(json::Writer& writer) {
                                  "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"});
   writer.Member("operators", Names{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE",
                                    "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"});
-  writer.Member("archs", Names{"SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_MIPS",
-                               "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL",
-                               "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PARISC",
-                               "SCMP_ARCH_PARISC64", "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64",
-                               "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390",
-                               "SCMP_ARCH_S390X", "SCMP_ARCH_X32", "SCMP_ARCH_X86",
-                               "SCMP_ARCH_X86_64"});
-  writer.Member("knownFlags", Names{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                                    "SECCOMP_FILTER_FLAG_LOG",
-                                    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"});
+  writer.Member(
+      "archs",
+      Names{"SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_MIPS", "SCMP_ARCH_MIPS64",
+            "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64",
+            "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PARISC", "SCMP_ARCH_PARISC64", "SCMP_ARCH_PPC",
+            "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390",
+            "SCMP_ARCH_S390X", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"});
+  writer.Member("knownFlags",
+                Names{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+                      "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"});
   writer.Member("supportedFlags", SupportedSeccompFlags());
   writer.EndObject();
 }
@@ -54,7 +54,8 @@ absl::StatusOr<int> RunFeatures(const Global&, const Arguments&) {
   writer.Member("mountOptions", KnownMountOptions());
   writer.Key("linux");
   writer.BeginObject();
-  writer.Member("namespaces", Names{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"});
+  writer.Member("namespaces",
+                Names{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"});
   writer.Member("capabilities", oci::AllCapabilities());
   writer.Key("cgroup");
   writer.BeginObject();
@@ -75,9 +76,11 @@ absl::StatusOr<int> RunFeatures(const Global&, const Arguments&) {
   WriteEnabled(writer, "netDevices", kNetDevices);
   writer.Key("memoryPolicy");
   writer.BeginObject();
-  writer.Member("modes", Names{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL",
-                               "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"});
-  writer.Member("flags", Names{"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"});
+  writer.Member(
+      "modes", Names{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
+                     "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"});
+  writer.Member("flags",
+                Names{"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"});
   writer.EndObject();
   writer.EndObject();
   writer.Key("annotations");

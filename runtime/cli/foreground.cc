@@ -45,7 +45,8 @@ bool CopySome(int from, int to) {
 
 int ReapCode(const sys::UniqueFd& pidfd) {
   siginfo_t info = {};
-  while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.get()), &info, WEXITED) != 0) {
+  while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd.get()), &info, WEXITED) !=
+         0) {
     if (errno != EINTR) return 255;
   }
   return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
@@ -59,7 +60,8 @@ absl::Status Foreground::Begin() {
   for (int kept : {SIGKILL, SIGSTOP, SIGCHLD, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTTIN, SIGTTOU}) {
     ::sigdelset(&passed, kept);
   }
-  if (::sigprocmask(SIG_BLOCK, &passed, nullptr) != 0) return sys::ErrnoError(errno, "block signals");
+  if (::sigprocmask(SIG_BLOCK, &passed, nullptr) != 0)
+    return sys::ErrnoError(errno, "block signals");
   signals_.Reset(::signalfd(-1, &passed, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_.ok()) return sys::ErrnoError(errno, "make a signalfd");
   return absl::OkStatus();

@@ -66,11 +66,13 @@ absl::Status Notify::Begin(const std::string& state_root, const std::string& id)
   address.sun_family = AF_UNIX;
   const std::string path = absl::StrCat("/proc/self/fd/", place.get(), "/notify.sock");
   memcpy(address.sun_path, path.data(), path.size());
-  if (!socket_.ok() || ::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+  if (!socket_.ok() ||
+      ::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return sys::ErrnoError(errno, "bind the notify socket");
   }
   // Any user of the container may be the one who is ready.
-  if (::fchmodat(place.get(), "notify.sock", 0777, 0) != 0) return sys::ErrnoError(errno, "open up the notify socket");
+  if (::fchmodat(place.get(), "notify.sock", 0777, 0) != 0)
+    return sys::ErrnoError(errno, "open up the notify socket");
   return absl::OkStatus();
 }
 
@@ -78,7 +80,8 @@ absl::Status Notify::Await(const Container& container) {
   if (!socket_.ok()) return absl::OkStatus();
   for (;;) {
     pollfd polls[] = {{socket_.get(), POLLIN, 0}, {container.pidfd().get(), POLLIN, 0}};
-    if (::poll(polls, 2, -1) < 0 && errno != EINTR) return sys::ErrnoError(errno, "wait for READY=");
+    if (::poll(polls, 2, -1) < 0 && errno != EINTR)
+      return sys::ErrnoError(errno, "wait for READY=");
     if (polls[0].revents != 0) {
       char bytes[4096];
       const ssize_t size = ::recv(socket_.get(), bytes, sizeof bytes, 0);

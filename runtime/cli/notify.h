@@ -9,14 +9,15 @@
 
 namespace gantry::runtime {
 
-// Nothing happens without NOTIFY_SOCKET in the environment, or when the container was created without.
+// Nothing happens without NOTIFY_SOCKET in the environment, or when the container was created
+// without.
 class Notify {
  public:
   // Binds the socket that the container sees as /run/notify/notify.sock. Before Start.
   absl::Status Begin(const std::string& state_root, const std::string& id);
 
-  // Waits for READY= (or the end of init), passes it on with MAINPID, and makes sure by BARRIER=1 that it
-  // was read before this process goes away.
+  // Waits for READY= (or the end of init), passes it on with MAINPID, and makes sure by BARRIER=1
+  // that it was read before this process goes away.
   absl::Status Await(const Container& container);
 
  private:

@@ -10,7 +10,8 @@ namespace gantry::runtime {
 namespace {
 
 absl::Status Wrong(absl::string_view option, absl::string_view reason) {
-  return absl::InvalidArgumentError(absl::StrCat("option '", EscapeForTerminal(option), "': ", reason));
+  return absl::InvalidArgumentError(
+      absl::StrCat("option '", EscapeForTerminal(option), "': ", reason));
 }
 
 const OptionSpec* FindOption(const std::vector<OptionSpec>& options, absl::string_view name) {
@@ -24,7 +25,8 @@ const OptionSpec* FindOption(const std::vector<OptionSpec>& options, absl::strin
 }  // namespace
 
 bool Arguments::Has(absl::string_view name) const {
-  return std::any_of(given_.begin(), given_.end(), [&](const auto& one) { return one.first == name; });
+  return std::any_of(given_.begin(), given_.end(),
+                     [&](const auto& one) { return one.first == name; });
 }
 
 bool Arguments::IsSet(absl::string_view name) const { return Has(name) && Value(name) != "false"; }

@@ -1,4 +1,5 @@
-// Any words on the command line: refused, or understood, never a crash. Words are the input's lines.
+// Any words on the command line: refused, or understood, never a crash. Words are the input's
+// lines.
 #include <cstddef>
 #include <cstdint>
 

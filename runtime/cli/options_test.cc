@@ -12,18 +12,20 @@ using ::testing::ElementsAre;
 using Words = std::vector<std::string>;
 
 const std::vector<OptionSpec>& Options() {
-  static const auto* options = new std::vector<OptionSpec>{{"bundle", 'b', OptionSpec::kValue},
-                                                           {"detach", 'd', OptionSpec::kFlag},
-                                                           {"tty", 't', OptionSpec::kFlag},
-                                                           {"env", 'e', OptionSpec::kValue},
-                                                           {"rootless", 0, OptionSpec::kOptionalValue}};
+  static const auto* options =
+      new std::vector<OptionSpec>{{"bundle", 'b', OptionSpec::kValue},
+                                  {"detach", 'd', OptionSpec::kFlag},
+                                  {"tty", 't', OptionSpec::kFlag},
+                                  {"env", 'e', OptionSpec::kValue},
+                                  {"rootless", 0, OptionSpec::kOptionalValue}};
   return *options;
 }
 
 TEST(OptionsTest, ValuesMayBeJoinedOrSeparate) {
-  for (const Words& words : {Words{"--bundle", "/b", "id"}, Words{"--bundle=/b", "id"}, Words{"-b", "/b", "id"},
-                             Words{"-b=/b", "id"}, Words{"-bundle", "/b", "id"}, Words{"id", "--bundle", "/b"},
-                             Words{"-b/b", "id"}}) {
+  for (const Words& words :
+       {Words{"--bundle", "/b", "id"}, Words{"--bundle=/b", "id"}, Words{"-b", "/b", "id"},
+        Words{"-b=/b", "id"}, Words{"-bundle", "/b", "id"}, Words{"id", "--bundle", "/b"},
+        Words{"-b/b", "id"}}) {
     auto arguments = ParseArguments(Options(), words);
     ASSERT_OK(arguments);
     EXPECT_EQ(arguments->Value("bundle"), "/b") << words[0];
@@ -64,7 +66,8 @@ TEST(OptionsTest, WordsAfterTheIdBelongToTheProgram) {
 
 TEST(OptionsTest, GlobalOptionsEndAtTheCommand) {
   size_t consumed = 0;
-  auto arguments = ParseArguments(Options(), {"-b", "/b", "run", "-d", "id"}, kAllOperands, &consumed);
+  auto arguments =
+      ParseArguments(Options(), {"-b", "/b", "run", "-d", "id"}, kAllOperands, &consumed);
   ASSERT_OK(arguments);
   EXPECT_EQ(consumed, 2u);
   EXPECT_FALSE(arguments->Has("detach"));
@@ -77,7 +80,8 @@ TEST(OptionsTest, RepeatedValuesAreKeptInOrder) {
 }
 
 TEST(OptionsTest, MistakesAreNamed) {
-  EXPECT_THAT(ParseArguments(Options(), {"--nope"}), Fails(absl::StatusCode::kInvalidArgument, "--nope"));
+  EXPECT_THAT(ParseArguments(Options(), {"--nope"}),
+              Fails(absl::StatusCode::kInvalidArgument, "--nope"));
   EXPECT_THAT(ParseArguments(Options(), {"id", "--bundle"}),
               Fails(absl::StatusCode::kInvalidArgument, "a value is missing"));
   EXPECT_THAT(ParseArguments(Options(), {"-dx"}), Fails(absl::StatusCode::kInvalidArgument, "-dx"));

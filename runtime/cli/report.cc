@@ -35,7 +35,8 @@ absl::Status Report::Open(const std::string& path, LogFormat format) {
   path_ = std::string(file);
   if (path_.empty()) return absl::OkStatus();
   fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) return sys::ErrnoError(errno, absl::StrCat("open the log '", EscapeForTerminal(path_), "'"));
+  if (fd_ < 0)
+    return sys::ErrnoError(errno, absl::StrCat("open the log '", EscapeForTerminal(path_), "'"));
   return absl::OkStatus();
 }
 
@@ -52,7 +53,8 @@ void Report::Write(absl::string_view level, absl::string_view message) const {
     WriteOnce(fd_, writer.Take() + "\n");
     return;
   }
-  WriteOnce(fd_, absl::StrCat("time=\"", time, "\" level=", level, " msg=\"", json::Escape(message), "\"\n"));
+  WriteOnce(fd_, absl::StrCat("time=\"", time, "\" level=", level, " msg=\"", json::Escape(message),
+                              "\"\n"));
 }
 
 void Report::Error(absl::string_view message) const {

@@ -1,5 +1,5 @@
-// How failures and warnings leave the program: containerd reads the JSON log, conmon stderr, podman the
-// whole log as one object, so there is exactly one error entry and it is also on stderr.
+// How failures and warnings leave the program: containerd reads the JSON log, conmon stderr, podman
+// the whole log as one object, so there is exactly one error entry and it is also on stderr.
 #pragma once
 
 #include <string>
@@ -19,8 +19,8 @@ class Report {
 
   // To the log and, bare, to stderr.
   void Error(absl::string_view message) const;
-  // To the log only when there is one and it is not to hold a single object: warnings beside an error
-  // would hide it from podman; without a log to stderr.
+  // To the log only when there is one and it is not to hold a single object: warnings beside an
+  // error would hide it from podman; without a log to stderr.
   void Warning(absl::string_view message) const;
 
   // With --debug only; to the log, or without one to stderr.

@@ -11,13 +11,14 @@ namespace gantry::runtime {
 namespace {
 
 template <typename Number>
-absl::Status TakeNumber(const Arguments& arguments, absl::string_view name, std::optional<Number>* out) {
+absl::Status TakeNumber(const Arguments& arguments, absl::string_view name,
+                        std::optional<Number>* out) {
   if (!arguments.Has(name)) return absl::OkStatus();
   int64_t number = 0;
-  if (!absl::SimpleAtoi(arguments.Value(name), &number) || (number < 0 && !std::is_signed_v<Number>)) {
-    return absl::InvalidArgumentError(absl::StrCat("--", name, ": '",
-                                                   EscapeForTerminal(arguments.Value(name)),
-                                                   "' is not a number"));
+  if (!absl::SimpleAtoi(arguments.Value(name), &number) ||
+      (number < 0 && !std::is_signed_v<Number>)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--", name, ": '", EscapeForTerminal(arguments.Value(name)), "' is not a number"));
   }
   *out = static_cast<Number>(number);
   return absl::OkStatus();
@@ -61,7 +62,8 @@ absl::StatusOr<int> RunUpdate(const Global& global, const Arguments& arguments) 
   if (arguments.Has("resources")) {
     const std::string path = arguments.Value("resources");
     absl::StatusOr<std::string> bytes =
-        path == "-" ? sys::ReadAll(sys::UniqueFd(::fcntl(0, F_DUPFD_CLOEXEC, 3))) : sys::ReadFile(path);
+        path == "-" ? sys::ReadAll(sys::UniqueFd(::fcntl(0, F_DUPFD_CLOEXEC, 3)))
+                    : sys::ReadFile(path);
     RETURN_IF_ERROR(bytes.status());
     ASSIGN_OR_RETURN(resources, oci::ParseResources(*bytes));
   } else {

@@ -36,7 +36,8 @@ absl::Status SendMessage(int socket, Message kind, absl::string_view payload, in
   do {
     sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
-  if (sent < 0) return absl::UnavailableError(absl::StrCat("the other side is gone: ", strerror(errno)));
+  if (sent < 0)
+    return absl::UnavailableError(absl::StrCat("the other side is gone: ", strerror(errno)));
   return absl::OkStatus();
 }
 

@@ -22,7 +22,8 @@ namespace {
 constexpr int kMaxLevels = 64;
 
 absl::Status Failed(const char* name) {
-  return sys::ErrnoError(errno, absl::StrCat("copy '", EscapeForTerminal(name), "' into the tmpfs"));
+  return sys::ErrnoError(errno,
+                         absl::StrCat("copy '", EscapeForTerminal(name), "' into the tmpfs"));
 }
 
 absl::Status CopyLevel(int from, int to, int levels);
@@ -57,7 +58,8 @@ absl::Status CopyEntry(int from, int to, const char* name, int levels) {
     return absl::OkStatus();
   }
   if (!S_ISDIR(info.st_mode)) return absl::OkStatus();
-  if (levels == 0) return absl::InvalidArgumentError("tmpcopyup: nested deeper than 64 directories");
+  if (levels == 0)
+    return absl::InvalidArgumentError("tmpcopyup: nested deeper than 64 directories");
   if (::mkdirat(to, name, 0700) != 0) return Failed(name);
   sys::UniqueFd in(::openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   sys::UniqueFd out(::openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -72,7 +74,8 @@ absl::Status CopyEntry(int from, int to, const char* name, int levels) {
 
 absl::Status CopyLevel(int from, int to, int levels) {
   const int again = ::openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  std::unique_ptr<DIR, int (*)(DIR*)> directory(again < 0 ? nullptr : ::fdopendir(again), &::closedir);
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(again < 0 ? nullptr : ::fdopendir(again),
+                                                &::closedir);
   if (directory == nullptr) return Failed(".");
   while (const dirent* entry = ::readdir(directory.get())) {
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;

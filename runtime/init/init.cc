@@ -2,8 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/keyctl.h>
 #include <limits.h>
+#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -65,7 +65,8 @@ void ResetSignals() {
 }
 
 absl::Status DieWithCreator() {
-  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return ErrnoError(errno, "tie this process to its creator");
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+    return ErrnoError(errno, "tie this process to its creator");
   return absl::OkStatus();
 }
 
@@ -94,10 +95,12 @@ absl::Status BecomeNamespaceRoot() {
 }
 
 absl::Status JoinNamespaces(std::vector<JoinedNamespace>& joined) {
-  // The user namespace first: it gives the right to join the others. Mount last: paths change with it.
+  // The user namespace first: it gives the right to join the others. Mount last: paths change with
+  // it.
   for (const int pass : {CLONE_NEWUSER, 0, CLONE_NEWNS}) {
     for (JoinedNamespace& ns : joined) {
-      const bool now = pass == 0 ? ns.type != CLONE_NEWUSER && ns.type != CLONE_NEWNS : ns.type == pass;
+      const bool now =
+          pass == 0 ? ns.type != CLONE_NEWUSER && ns.type != CLONE_NEWNS : ns.type == pass;
       if (!now) continue;
       if (::setns(ns.fd.get(), ns.type) != 0) return ErrnoError(errno, "join a namespace");
       if (ns.type == CLONE_NEWUSER) RETURN_IF_ERROR(BecomeNamespaceRoot());
@@ -107,11 +110,12 @@ absl::Status JoinNamespaces(std::vector<JoinedNamespace>& joined) {
   return absl::OkStatus();
 }
 
-// Where the user namespace was joined, the rest is made in it, and a pid namespace only takes children:
-// this process makes the init, a child of our creator, and is done.
+// Where the user namespace was joined, the rest is made in it, and a pid namespace only takes
+// children: this process makes the init, a child of our creator, and is done.
 absl::Status MakeLateNamespaces(InitPlan& plan) {
   if (plan.late_namespaces == 0) return absl::OkStatus();
-  if (::unshare(static_cast<int>(plan.late_namespaces)) != 0) return ErrnoError(errno, "make namespaces");
+  if (::unshare(static_cast<int>(plan.late_namespaces)) != 0)
+    return ErrnoError(errno, "make namespaces");
   int raw_pidfd = -1;
   const pid_t pid = kernel::Clone(CLONE_PARENT, &raw_pidfd, 0 /* as this one */);
   if (pid < 0) return ErrnoError(errno, "clone the init");
@@ -120,12 +124,14 @@ absl::Status MakeLateNamespaces(InitPlan& plan) {
     return DieWithCreator();
   }
   UniqueFd pidfd(raw_pidfd);
-  const absl::Status sent = SendMessage(plan.channel, Message::kPid, absl::StrCat(pid), pidfd.get());
+  const absl::Status sent =
+      SendMessage(plan.channel, Message::kPid, absl::StrCat(pid), pidfd.get());
   ::_exit(sent.ok() ? 0 : 1);
 }
 
 std::string StateFor(const InitPlan& plan, absl::string_view status) {
-  // What the host's /proc calls this process; without it (after pivot) hooks see the container's pid.
+  // What the host's /proc calls this process; without it (after pivot) hooks see the container's
+  // pid.
   char pid[32] = {};
   if (::readlink("/proc/self", pid, sizeof pid - 1) < 0) pid[0] = '0';
   return absl::StrReplaceAll(plan.state_template, {{"@PID@", pid}, {"@STATUS@", status}});
@@ -162,7 +168,8 @@ absl::Status SetUpFiles(InitPlan& plan, Stopwatch& watch) {
     RETURN_IF_ERROR(AwaitGo(plan.channel));
   }
   if (!hooks.create_container.empty()) {
-    RETURN_IF_ERROR(RunHooks(hooks.create_container, "createContainer", StateFor(plan, "creating")));
+    RETURN_IF_ERROR(
+        RunHooks(hooks.create_container, "createContainer", StateFor(plan, "creating")));
   }
   RETURN_IF_ERROR(rootfs.Cover());
   watch.Lap("cover");
@@ -213,8 +220,9 @@ absl::Status SetUp(InitPlan& plan, ProcessSetup& process, Stopwatch& watch) {
   return DeliverListener(plan, listener);
 }
 
-// What this process inherited beyond what its program gets, and what waiting needs, is closed now: a
-// created container may wait for long, and whoever looks at its descriptors sees nothing of the host.
+// What this process inherited beyond what its program gets, and what waiting needs, is closed now:
+// a created container may wait for long, and whoever looks at its descriptors sees nothing of the
+// host.
 void CloseOthers(const InitPlan& plan) {
   const unsigned first = 3 + static_cast<unsigned>(plan.process.kept_descriptors);
   const unsigned kept = static_cast<unsigned>(plan.start_socket);
@@ -231,7 +239,8 @@ absl::StatusOr<UniqueFd> AwaitStart(const InitPlan& plan) {
     if (received.ok() && received->kind == Message::kGo && received->fd.ok()) {
       return std::move(received->fd);
     }
-    // A datagram of something else is ignored; the end of a pair means that the only starter is gone.
+    // A datagram of something else is ignored; the end of a pair means that the only starter is
+    // gone.
     if (!received.ok() && !plan.start_by_others) return received.status();
   }
 }
@@ -285,7 +294,8 @@ absl::Status SetUpExec(ExecPlan& plan, ProcessSetup& process) {
     const pid_t pid = kernel::Clone(CLONE_PARENT, &raw_pidfd, 0 /* as this one */);
     if (pid < 0) return ErrnoError(errno, "clone the process");
     if (pid > 0) {
-      const absl::Status sent = SendMessage(plan.channel, Message::kPid, absl::StrCat(pid), raw_pidfd);
+      const absl::Status sent =
+          SendMessage(plan.channel, Message::kPid, absl::StrCat(pid), raw_pidfd);
       ::_exit(sent.ok() ? 0 : 1);
     }
     RETURN_IF_ERROR(DieWithCreator());

@@ -32,8 +32,8 @@ struct InitPlan {
   std::vector<JoinedNamespace> joined;
   bool new_user_namespace = false;
   bool new_cgroup_namespace = false;
-  // With a user namespace that is joined, the others must be made inside it: CLONE_NEW… for unshare,
-  // then the init is a second child (CLONE_PARENT).
+  // With a user namespace that is joined, the others must be made inside it: CLONE_NEW… for
+  // unshare, then the init is a second child (CLONE_PARENT).
   uint64_t late_namespaces = 0;
   bool no_new_keyring = false;
   Stdio stdio;
@@ -52,8 +52,8 @@ struct ExecPlan {
   cgroup::Cgroup::JoinDescriptors cgroups;
   sys::UniqueFd init_pidfd;
   int namespaces = 0;  // CLONE_NEW… of the container to join here.
-  // With a user namespace the pid namespace can only be joined from inside it, and takes effect for a
-  // second child (CLONE_PARENT), whose pid this one reports.
+  // With a user namespace the pid namespace can only be joined from inside it, and takes effect for
+  // a second child (CLONE_PARENT), whose pid this one reports.
   bool second_child = false;
   std::string keyring;  // The container whose session keyring to join; empty: stay in ours.
   bool terminal = false;

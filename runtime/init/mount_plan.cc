@@ -23,28 +23,43 @@ struct Attribute {
   uint64_t value;
 };
 // atime is one field of several values in the kernel; ATIME as "clear" resets it to the default.
-constexpr Attribute kAttributes[] = {
-    {"ro", true, MOUNT_ATTR_RDONLY},          {"rw", false, MOUNT_ATTR_RDONLY},
-    {"nosuid", true, MOUNT_ATTR_NOSUID},      {"suid", false, MOUNT_ATTR_NOSUID},
-    {"nodev", true, MOUNT_ATTR_NODEV},        {"dev", false, MOUNT_ATTR_NODEV},
-    {"noexec", true, MOUNT_ATTR_NOEXEC},      {"exec", false, MOUNT_ATTR_NOEXEC},
-    {"nodiratime", true, MOUNT_ATTR_NODIRATIME}, {"diratime", false, MOUNT_ATTR_NODIRATIME},
-    {"nosymfollow", true, MOUNT_ATTR_NOSYMFOLLOW}, {"symfollow", false, MOUNT_ATTR_NOSYMFOLLOW},
-    {"noatime", true, MOUNT_ATTR_NOATIME},    {"atime", false, MOUNT_ATTR_NOATIME},
-    {"strictatime", true, MOUNT_ATTR_STRICTATIME}, {"nostrictatime", false, MOUNT_ATTR_STRICTATIME},
-    {"relatime", true, MOUNT_ATTR_RELATIME},  {"norelatime", false, MOUNT_ATTR_STRICTATIME}};
+constexpr Attribute kAttributes[] = {{"ro", true, MOUNT_ATTR_RDONLY},
+                                     {"rw", false, MOUNT_ATTR_RDONLY},
+                                     {"nosuid", true, MOUNT_ATTR_NOSUID},
+                                     {"suid", false, MOUNT_ATTR_NOSUID},
+                                     {"nodev", true, MOUNT_ATTR_NODEV},
+                                     {"dev", false, MOUNT_ATTR_NODEV},
+                                     {"noexec", true, MOUNT_ATTR_NOEXEC},
+                                     {"exec", false, MOUNT_ATTR_NOEXEC},
+                                     {"nodiratime", true, MOUNT_ATTR_NODIRATIME},
+                                     {"diratime", false, MOUNT_ATTR_NODIRATIME},
+                                     {"nosymfollow", true, MOUNT_ATTR_NOSYMFOLLOW},
+                                     {"symfollow", false, MOUNT_ATTR_NOSYMFOLLOW},
+                                     {"noatime", true, MOUNT_ATTR_NOATIME},
+                                     {"atime", false, MOUNT_ATTR_NOATIME},
+                                     {"strictatime", true, MOUNT_ATTR_STRICTATIME},
+                                     {"nostrictatime", false, MOUNT_ATTR_STRICTATIME},
+                                     {"relatime", true, MOUNT_ATTR_RELATIME},
+                                     {"norelatime", false, MOUNT_ATTR_STRICTATIME}};
 
 constexpr absl::string_view kFileSystemFlags[] = {"sync", "dirsync", "mand", "lazytime"};
 // Accepted without effect: the defaults themselves, or what the kernel no longer has.
-constexpr absl::string_view kIgnored[] = {"defaults", "async",  "nomand",     "nolazytime", "loud",
-                                          "silent",   "remount", "noiversion", "iversion",   "acl",
-                                          "noacl"};
+constexpr absl::string_view kIgnored[] = {"defaults", "async",  "nomand",  "nolazytime",
+                                          "loud",     "silent", "remount", "noiversion",
+                                          "iversion", "acl",    "noacl"};
 constexpr absl::string_view kPropagations[] = {"private", "rprivate", "shared",     "rshared",
                                                "slave",   "rslave",   "unbindable", "runbindable"};
-constexpr absl::string_view kProcAllowed[] = {
-    "/proc/cpuinfo",  "/proc/diskstats", "/proc/meminfo", "/proc/stat",
-    "/proc/swaps",    "/proc/uptime",    "/proc/loadavg", "/proc/slabinfo",
-    "/proc/net/dev",  "/proc/sys/kernel/ns_last_pid",     "/proc/sys/crypto/fips_enabled"};
+constexpr absl::string_view kProcAllowed[] = {"/proc/cpuinfo",
+                                              "/proc/diskstats",
+                                              "/proc/meminfo",
+                                              "/proc/stat",
+                                              "/proc/swaps",
+                                              "/proc/uptime",
+                                              "/proc/loadavg",
+                                              "/proc/slabinfo",
+                                              "/proc/net/dev",
+                                              "/proc/sys/kernel/ns_last_pid",
+                                              "/proc/sys/crypto/fips_enabled"};
 
 template <size_t N>
 bool IsIn(const absl::string_view (&list)[N], absl::string_view name) {
@@ -52,8 +67,9 @@ bool IsIn(const absl::string_view (&list)[N], absl::string_view name) {
 }
 
 const Attribute* FindAttribute(absl::string_view name) {
-  const auto* found = std::find_if(std::begin(kAttributes), std::end(kAttributes),
-                                   [&](const Attribute& attribute) { return attribute.name == name; });
+  const auto* found =
+      std::find_if(std::begin(kAttributes), std::end(kAttributes),
+                   [&](const Attribute& attribute) { return attribute.name == name; });
   return found == std::end(kAttributes) ? nullptr : found;
 }
 
@@ -108,17 +124,19 @@ bool TakeOption(absl::string_view option, MountPlan* plan) {
 
 absl::Status CheckPlace(const MountPlan& plan, absl::string_view at) {
   if (plan.destination == "/") {
-    return absl::InvalidArgumentError(absl::StrCat(at, ".destination: nothing can be mounted on '/'"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(at, ".destination: nothing can be mounted on '/'"));
   }
   const bool in_proc = plan.destination == "/proc" || absl::StartsWith(plan.destination, "/proc/");
   if (!in_proc) return absl::OkStatus();
-  // Something else on /proc would fake what the runtime writes there (labels, limits): CVE-2019-16884.
+  // Something else on /proc would fake what the runtime writes there (labels, limits):
+  // CVE-2019-16884.
   const bool whole = plan.destination == "/proc" &&
                      (plan.type == "proc" || (plan.bind && CleanPath(plan.source) == "/proc"));
   if (whole || (plan.bind && IsIn(kProcAllowed, plan.destination))) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      at, ".destination: '", EscapeForTerminal(plan.destination),
-      "' is inside /proc, where nothing but a few files may be covered"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(at, ".destination: '", EscapeForTerminal(plan.destination),
+                   "' is inside /proc, where nothing but a few files may be covered"));
 }
 
 }  // namespace
@@ -160,8 +178,8 @@ absl::StatusOr<MountPlan> PlanMount(const oci::Mount& mount, size_t index) {
   for (const std::string& option : mount.options) {
     if (option.empty() || TakeOption(option, &plan)) continue;
     const size_t equals = option.find('=');
-    plan.data.push_back({option.substr(0, equals),
-                         equals == std::string::npos ? "" : option.substr(equals + 1)});
+    plan.data.push_back(
+        {option.substr(0, equals), equals == std::string::npos ? "" : option.substr(equals + 1)});
   }
   if (plan.bind) {
     if (plan.source.empty()) {
@@ -171,13 +189,14 @@ absl::StatusOr<MountPlan> PlanMount(const oci::Mount& mount, size_t index) {
     // send what users wrote for SELinux ("z"), which is theirs to have handled.
     for (const auto& [name, value] : plan.data) {
       if (name != "z" && name != "Z" && name != "U" && name != "nocopy" && name != "context") {
-        return absl::InvalidArgumentError(absl::StrCat(
-            at, ".options: '", EscapeForTerminal(name), "' does not apply to a bind mount"));
+        return absl::InvalidArgumentError(absl::StrCat(at, ".options: '", EscapeForTerminal(name),
+                                                       "' does not apply to a bind mount"));
       }
     }
     plan.data.clear();
   } else if (plan.type.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(at, ".type: required unless the mount is a bind"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(at, ".type: required unless the mount is a bind"));
   }
   if (plan.idmap && !plan.bind) {
     return absl::InvalidArgumentError(absl::StrCat(at, ".options: idmap needs a bind mount"));

@@ -1,5 +1,5 @@
-// A mount of config.json with its options understood: pure, so that a wrong option is refused before
-// anything is made.
+// A mount of config.json with its options understood: pure, so that a wrong option is refused
+// before anything is made.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,13 @@ struct MountPlan {
   std::string destination;  // Clean: begins with one '/', no "." or "..".
   std::string type, source;
   bool bind = false;
-  bool recursive = false;    // rbind
-  uint64_t set = 0, clear = 0;                      // MOUNT_ATTR_* of the mount itself.
-  uint64_t recursive_set = 0, recursive_clear = 0;  // … of everything below it, too.
+  bool recursive = false;                              // rbind
+  uint64_t set = 0, clear = 0;                         // MOUNT_ATTR_* of the mount itself.
+  uint64_t recursive_set = 0, recursive_clear = 0;     // … of everything below it, too.
   std::vector<std::pair<uint64_t, bool>> propagation;  // MS_SHARED …, and whether recursive.
-  std::vector<std::string> flags;                         // File system flags: "sync".
-  std::vector<std::pair<std::string, std::string>> data;  // Options of the file system; value may be "".
+  std::vector<std::string> flags;                      // File system flags: "sync".
+  std::vector<std::pair<std::string, std::string>>
+      data;              // Options of the file system; value may be "".
   bool copy_up = false;  // tmpcopyup: the tmpfs begins with what it hides.
   bool idmap = false, idmap_recursive = false;
   std::vector<oci::IdMapping> uid_mappings, gid_mappings;

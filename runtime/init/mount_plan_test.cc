@@ -51,10 +51,14 @@ TEST(MountPlanTest, RelatimeIsAnAttributeAndNoRecursiveElatime) {
 }
 
 TEST(MountPlanTest, TheRestIsForTheFileSystem) {
-  auto plan = PlanMount({.destination = "/tmp", .type = "tmpfs", .source = "tmpfs",
-                         .options = {"size=64m", "mode=1777", "nosuid", "sync", "noswap"}}, 0);
+  auto plan = PlanMount({.destination = "/tmp",
+                         .type = "tmpfs",
+                         .source = "tmpfs",
+                         .options = {"size=64m", "mode=1777", "nosuid", "sync", "noswap"}},
+                        0);
   ASSERT_OK(plan);
-  EXPECT_THAT(plan->data, ElementsAre(Pair("size", "64m"), Pair("mode", "1777"), Pair("noswap", "")));
+  EXPECT_THAT(plan->data,
+              ElementsAre(Pair("size", "64m"), Pair("mode", "1777"), Pair("noswap", "")));
   EXPECT_THAT(plan->flags, ElementsAre("sync"));
 }
 

@@ -61,17 +61,24 @@ int Lookup(const NamedNumber (&table)[N], absl::string_view name, int otherwise)
   }
   return otherwise;
 }
-constexpr NamedNumber kRlimits[] = {
-    {"RLIMIT_AS", RLIMIT_AS},           {"RLIMIT_CORE", RLIMIT_CORE},
-    {"RLIMIT_CPU", RLIMIT_CPU},         {"RLIMIT_DATA", RLIMIT_DATA},
-    {"RLIMIT_FSIZE", RLIMIT_FSIZE},     {"RLIMIT_LOCKS", RLIMIT_LOCKS},
-    {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK}, {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
-    {"RLIMIT_NICE", RLIMIT_NICE},       {"RLIMIT_NOFILE", RLIMIT_NOFILE},
-    {"RLIMIT_NPROC", RLIMIT_NPROC},     {"RLIMIT_RSS", RLIMIT_RSS},
-    {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},   {"RLIMIT_RTTIME", RLIMIT_RTTIME},
-    {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING}, {"RLIMIT_STACK", RLIMIT_STACK}};
-constexpr NamedNumber kPolicies[] = {{"SCHED_OTHER", 0}, {"SCHED_FIFO", 1},  {"SCHED_RR", 2},
-                                     {"SCHED_BATCH", 3}, {"SCHED_ISO", 4},   {"SCHED_IDLE", 5},
+constexpr NamedNumber kRlimits[] = {{"RLIMIT_AS", RLIMIT_AS},
+                                    {"RLIMIT_CORE", RLIMIT_CORE},
+                                    {"RLIMIT_CPU", RLIMIT_CPU},
+                                    {"RLIMIT_DATA", RLIMIT_DATA},
+                                    {"RLIMIT_FSIZE", RLIMIT_FSIZE},
+                                    {"RLIMIT_LOCKS", RLIMIT_LOCKS},
+                                    {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},
+                                    {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
+                                    {"RLIMIT_NICE", RLIMIT_NICE},
+                                    {"RLIMIT_NOFILE", RLIMIT_NOFILE},
+                                    {"RLIMIT_NPROC", RLIMIT_NPROC},
+                                    {"RLIMIT_RSS", RLIMIT_RSS},
+                                    {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},
+                                    {"RLIMIT_RTTIME", RLIMIT_RTTIME},
+                                    {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+                                    {"RLIMIT_STACK", RLIMIT_STACK}};
+constexpr NamedNumber kPolicies[] = {{"SCHED_OTHER", 0},   {"SCHED_FIFO", 1}, {"SCHED_RR", 2},
+                                     {"SCHED_BATCH", 3},   {"SCHED_ISO", 4},  {"SCHED_IDLE", 5},
                                      {"SCHED_DEADLINE", 6}};
 constexpr NamedNumber kSchedulerFlags[] = {
     {"SCHED_FLAG_RESET_ON_FORK", 0x01}, {"SCHED_FLAG_RECLAIM", 0x02},
@@ -80,10 +87,13 @@ constexpr NamedNumber kSchedulerFlags[] = {
     {"SCHED_FLAG_UTIL_CLAMP_MAX", 0x40}};
 constexpr NamedNumber kIoClasses[] = {
     {"IOPRIO_CLASS_RT", 1}, {"IOPRIO_CLASS_BE", 2}, {"IOPRIO_CLASS_IDLE", 3}};
-constexpr NamedNumber kMemoryModes[] = {
-    {"MPOL_DEFAULT", 0}, {"MPOL_PREFERRED", 1},      {"MPOL_BIND", 2},
-    {"MPOL_INTERLEAVE", 3}, {"MPOL_LOCAL", 4},       {"MPOL_PREFERRED_MANY", 5},
-    {"MPOL_WEIGHTED_INTERLEAVE", 6}};
+constexpr NamedNumber kMemoryModes[] = {{"MPOL_DEFAULT", 0},
+                                        {"MPOL_PREFERRED", 1},
+                                        {"MPOL_BIND", 2},
+                                        {"MPOL_INTERLEAVE", 3},
+                                        {"MPOL_LOCAL", 4},
+                                        {"MPOL_PREFERRED_MANY", 5},
+                                        {"MPOL_WEIGHTED_INTERLEAVE", 6}};
 constexpr NamedNumber kMemoryFlags[] = {{"MPOL_F_NUMA_BALANCING", 1 << 13},
                                         {"MPOL_F_RELATIVE_NODES", 1 << 14},
                                         {"MPOL_F_STATIC_NODES", 1 << 15}};
@@ -145,7 +155,8 @@ absl::StatusOr<std::vector<unsigned long>> ParseBits(const std::string& list) {
     if (!absl::SimpleAtoi(ends.first, &first) ||
         !absl::SimpleAtoi(single ? ends.first : ends.second, &last) || first < 0 || last < first ||
         last >= kMaxBits) {
-      return absl::InvalidArgumentError(absl::StrCat("'", EscapeForTerminal(list), "' is not a list such as 0-3,7"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", EscapeForTerminal(list), "' is not a list such as 0-3,7"));
     }
     for (int bit = first; bit <= last; ++bit) words[bit / kWordBits] |= 1UL << (bit % kWordBits);
   }
@@ -167,8 +178,8 @@ bool HasEnvironment(const std::vector<std::string>& environment, absl::string_vi
   });
 }
 
-// The home directory in the container's /etc/passwd, read as plain bytes: no name service, no devices,
-// not more than a sensible size (SECURITY-RULES 7, 15).
+// The home directory in the container's /etc/passwd, read as plain bytes: no name service, no
+// devices, not more than a sensible size (SECURITY-RULES 7, 15).
 std::string HomeOf(uint32_t uid) {
   const std::string otherwise = "/";
   UniqueFd file(::open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
@@ -194,7 +205,8 @@ absl::Status WriteAttribute(const std::string& file, const std::string& value) {
     return ErrnoError(errno, absl::StrCat("open `/proc/self/attr/", file, "`"));
   }
   if (info.f_type != PROC_SUPER_MAGIC) {
-    return absl::PermissionDeniedError(absl::StrCat("`/proc/self/attr/", file, "` is not on procfs"));
+    return absl::PermissionDeniedError(
+        absl::StrCat("`/proc/self/attr/", file, "` is not on procfs"));
   }
   return Annotate(sys::WriteAll(fd, value), absl::StrCat("write `/proc/self/attr/", file, "`"));
 }
@@ -231,7 +243,8 @@ absl::Status InstallStdio(const Stdio& stdio, uid_t uid) {
   }
   for (int i = 0; i < 3; ++i) {
     struct stat info = {};
-    const bool pipe = ::fstat(moved[i], &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
+    const bool pipe =
+        ::fstat(moved[i], &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
     if (pipe && info.st_uid != uid) (void)::fchown(moved[i], uid, static_cast<gid_t>(-1));
     if (::dup2(moved[i], i) < 0) return ErrnoError(errno, absl::StrCat("install descriptor ", i));
     ::close(moved[i]);
@@ -241,16 +254,16 @@ absl::Status InstallStdio(const Stdio& stdio, uid_t uid) {
 
 namespace {
 
-// The container's own ptmx. Looked at before it is opened for real, since the container may have put
-// anything there, and again afterwards, since it may have changed it.
+// The container's own ptmx. Looked at before it is opened for real, since the container may have
+// put anything there, and again afterwards, since it may have changed it.
 absl::StatusOr<UniqueFd> OpenPtmx(const UniqueFd& root) {
   UniqueFd master;
   for (const uint64_t flags : {uint64_t{O_PATH}, uint64_t{O_RDWR | O_NOCTTY}}) {
     open_how how = {};
     how.flags = flags | O_CLOEXEC;
     how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-    master.Reset(static_cast<int>(
-        ::syscall(SYS_openat2, root.get(), "/dev/pts/ptmx", &how, sizeof how)));
+    master.Reset(
+        static_cast<int>(::syscall(SYS_openat2, root.get(), "/dev/pts/ptmx", &how, sizeof how)));
     struct stat info = {};
     struct statfs file_system = {};
     if (!master.ok() || ::fstat(master.get(), &info) != 0 ||
@@ -288,7 +301,8 @@ absl::StatusOr<Terminal> OpenTerminal(const UniqueFd& root, const TerminalSize& 
 absl::Status InstallTerminal(const UniqueFd& slave, const oci::User& user) {
   // Not mapped in a user namespace: then it stays as it is, which the user can still use.
   (void)::fchown(slave.get(), user.uid, static_cast<gid_t>(-1));
-  if (::ioctl(slave.get(), TIOCSCTTY, 0) != 0) return ErrnoError(errno, "make the terminal the controlling one");
+  if (::ioctl(slave.get(), TIOCSCTTY, 0) != 0)
+    return ErrnoError(errno, "make the terminal the controlling one");
   for (int i = 0; i < 3; ++i) {
     if (::dup2(slave.get(), i) < 0) return ErrnoError(errno, "install the terminal");
   }
@@ -302,7 +316,8 @@ absl::Status ProcessSetup::Label() {
     RETURN_IF_ERROR(WriteAttribute(own ? "apparmor/exec" : "exec",
                                    absl::StrCat("exec ", process.apparmor_profile)));
   }
-  if (!process.selinux_label.empty()) RETURN_IF_ERROR(WriteAttribute("exec", process.selinux_label));
+  if (!process.selinux_label.empty())
+    RETURN_IF_ERROR(WriteAttribute("exec", process.selinux_label));
   return absl::OkStatus();
 }
 
@@ -313,8 +328,8 @@ absl::Status ProcessSetup::SetRlimits() {
     rlimit64 wanted = {limit.soft, limit.hard};
     if (::prlimit64(0, static_cast<__rlimit_resource>(resource), &wanted, nullptr) == 0) continue;
     if (errno != EPERM) return ErrnoError(errno, absl::StrCat("set ", limit.type));
-    // Raising a hard limit needs CAP_SYS_RESOURCE, which may not be there (SECURITY-RULES 44): as much
-    // as there is, then.
+    // Raising a hard limit needs CAP_SYS_RESOURCE, which may not be there (SECURITY-RULES 44): as
+    // much as there is, then.
     rlimit64 current = {};
     if (::prlimit64(0, static_cast<__rlimit_resource>(resource), nullptr, &current) != 0) {
       return ErrnoError(errno, absl::StrCat("read ", limit.type));
@@ -517,8 +532,8 @@ absl::Status ProcessSetup::SetCapabilities() {
 
 absl::Status ProcessSetup::Seal(UniqueFd* listener) {
   RETURN_IF_ERROR(FAILPOINT("runtime.process.before_capabilities"));
-  const bool early = plan_.filter != nullptr &&
-                     (!plan_.process->no_new_privileges || plan_.filter->notifies);
+  const bool early =
+      plan_.filter != nullptr && (!plan_.process->no_new_privileges || plan_.filter->notifies);
   if (early) {
     if (!plan_.process->no_new_privileges) {
       // Without no_new_privs the filter needs CAP_SYS_ADMIN, which leaving uid 0 took from the
@@ -535,7 +550,8 @@ absl::Status ProcessSetup::Seal(UniqueFd* listener) {
 
 absl::Status ProcessSetup::Execute() {
   std::vector<char*> argv, envp;
-  for (const std::string& word : plan_.process->args) argv.push_back(const_cast<char*>(word.c_str()));
+  for (const std::string& word : plan_.process->args)
+    argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   for (const std::string& entry : environment_) envp.push_back(const_cast<char*>(entry.c_str()));
   envp.push_back(nullptr);

@@ -1,5 +1,5 @@
-// Turns the calling process into the one config.json describes, up to execve: limits, priorities, ids,
-// capabilities, directory, program. Used by a container's init and by exec'd processes alike.
+// Turns the calling process into the one config.json describes, up to execve: limits, priorities,
+// ids, capabilities, directory, program. Used by a container's init and by exec'd processes alike.
 #pragma once
 
 #include <string>
@@ -16,10 +16,10 @@ namespace gantry::runtime {
 
 struct ProcessPlan {
   const oci::Process* process = nullptr;
-  const oci::Linux* linux_ = nullptr;        // For personality and memory policy; nullptr: none.
-  const SeccompFilter* filter = nullptr;     // nullptr: none.
+  const oci::Linux* linux_ = nullptr;     // For personality and memory policy; nullptr: none.
+  const SeccompFilter* filter = nullptr;  // nullptr: none.
   bool user_namespace = false;
-  int kept_descriptors = 0;                  // 3 … 3+N-1 stay open in the program.
+  int kept_descriptors = 0;  // 3 … 3+N-1 stay open in the program.
   std::vector<std::string> extra_environment;
 };
 
@@ -32,15 +32,17 @@ class ProcessSetup {
   absl::Status Label();
   // Resource limits, scheduling, memory policy, personality, umask.
   absl::Status Limit();
-  // Bounding set, groups, ids, working directory. Effective capabilities are what the user has then.
+  // Bounding set, groups, ids, working directory. Effective capabilities are what the user has
+  // then.
   absl::Status Become();
-  // Looks args[0] up as the user. Errors as callers know them: `exec: "x": executable file not found in
-  // $PATH` (NotFound), `… permission denied`.
+  // Looks args[0] up as the user. Errors as callers know them: `exec: "x": executable file not
+  // found in $PATH` (NotFound), `… permission denied`.
   absl::Status FindProgram();
   // Capabilities as asked for, and, without no_new_privileges, the seccomp filter before them.
   // `listener` gets the notify descriptor, if there is one.
   absl::Status Seal(sys::UniqueFd* listener);
-  // Closes everything else, loads the filter if that is still to be done, executes. Returns only errors.
+  // Closes everything else, loads the filter if that is still to be done, executes. Returns only
+  // errors.
   absl::Status Execute();
 
  private:
@@ -55,8 +57,8 @@ class ProcessSetup {
   bool filter_loaded_ = false;
 };
 
-// Makes `in`, `out`, `err` the descriptors 0, 1, 2 (-1: /dev/null) and gives them to `uid` where they
-// are pipes, so that the program can open /dev/stderr again.
+// Makes `in`, `out`, `err` the descriptors 0, 1, 2 (-1: /dev/null) and gives them to `uid` where
+// they are pipes, so that the program can open /dev/stderr again.
 absl::Status InstallStdio(const Stdio& stdio, uid_t uid);
 
 // `slave` as controlling terminal and 0, 1, 2. The caller leads a session of its own.

@@ -103,8 +103,8 @@ absl::Status SetAttributes(const UniqueFd& mount, const MountPlan& plan) {
   const bool recursive_attributes = (plan.recursive_set | plan.recursive_clear) != 0;
   if ((plan.set | plan.clear) != 0 &&
       kernel::SetMountAttributes(mount.get(), 0, plan.set, plan.clear) != 0) {
-    // In a user namespace the source's own flags are locked: those may stay, what is asked for may not
-    // be lost.
+    // In a user namespace the source's own flags are locked: those may stay, what is asked for may
+    // not be lost.
     if (errno != EPERM || kernel::SetMountAttributes(mount.get(), 0, plan.set, 0) != 0) {
       return ErrnoError(errno, "set the options of the mount");
     }
@@ -143,9 +143,11 @@ absl::StatusOr<UniqueFd> OpenOrMake(const UniqueFd& root, const std::string& pat
     if (::readlinkat(above.get(), name.c_str(), target, sizeof target - 1) >= 0) {
       // A link to nothing: what it names is made, inside the root like everything else.
       if (no_links || links == 0) {
-        return absl::FailedPreconditionError(absl::StrCat(Quote(path), " is a symbolic link to nothing"));
+        return absl::FailedPreconditionError(
+            absl::StrCat(Quote(path), " is a symbolic link to nothing"));
       }
-      return OpenOrMake(root, CleanPath(target[0] == '/' ? target : absl::StrCat(parent, "/", target)),
+      return OpenOrMake(root,
+                        CleanPath(target[0] == '/' ? target : absl::StrCat(parent, "/", target)),
                         no_links, mode, links - 1);
     }
   }
@@ -166,13 +168,15 @@ absl::Status Rootfs::Attach() {
   RETURN_IF_ERROR(FAILPOINT("runtime.rootfs.before_attach"));
   const uint64_t asked = PropagationFlag(plan_.spec->linux_.rootfs_propagation);
   const bool shared = (asked & MS_SHARED) != 0;
-  // Slaves of the host: its unmounts still reach us (a container must not keep a disk busy for ever),
-  // ours never reach it. Only "shared" asks for the other direction, too.
-  if (::mount(nullptr, "/", nullptr, shared ? (MS_SHARED | MS_REC) : (MS_SLAVE | MS_REC), nullptr) != 0) {
+  // Slaves of the host: its unmounts still reach us (a container must not keep a disk busy for
+  // ever), ours never reach it. Only "shared" asks for the other direction, too.
+  if (::mount(nullptr, "/", nullptr, shared ? (MS_SHARED | MS_REC) : (MS_SLAVE | MS_REC),
+              nullptr) != 0) {
     return ErrnoError(errno, "stop mounts from propagating to the host");
   }
   if (plan_.tree.ok()) {
-    // The path may not be reachable for the user namespace's root; "/" is, and pivot_root does not mind.
+    // The path may not be reachable for the user namespace's root; "/" is, and pivot_root does not
+    // mind.
     UniqueFd top(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (kernel::MoveMount(plan_.tree.get(), top.get()) != 0) {
       return ErrnoError(errno, absl::StrCat("mount the root ", Quote(plan_.path)));
@@ -190,7 +194,8 @@ absl::Status Rootfs::Attach() {
     }
   }
   root_.Reset(kernel::OpenTree(place.get(), "", OPEN_TREE_CLONE | AT_RECURSIVE | AT_EMPTY_PATH));
-  if (!root_.ok()) return ErrnoError(errno, absl::StrCat("clone the mounts at ", Quote(plan_.path)));
+  if (!root_.ok())
+    return ErrnoError(errno, absl::StrCat("clone the mounts at ", Quote(plan_.path)));
   if (kernel::MoveMount(root_.get(), place.get()) != 0) {
     return ErrnoError(errno, absl::StrCat("mount the root ", Quote(plan_.path)));
   }
@@ -211,9 +216,9 @@ absl::StatusOr<UniqueFd> Rootfs::MakeSource(MountPlan& mount, const UniqueFd& ta
   }
   const auto configure = [&](unsigned command, const char* key, const char* value) -> absl::Status {
     if (kernel::Configure(context.get(), command, key, value) == 0) return absl::OkStatus();
-    return ErrnoError(errno, absl::StrCat("set the option ", Quote(key == nullptr ? "" : key),
-                                          value == nullptr ? "" : absl::StrCat("=", value), " of ",
-                                          mount.type));
+    return ErrnoError(
+        errno, absl::StrCat("set the option ", Quote(key == nullptr ? "" : key),
+                            value == nullptr ? "" : absl::StrCat("=", value), " of ", mount.type));
   };
   if (!mount.source.empty()) {
     RETURN_IF_ERROR(configure(FSCONFIG_SET_STRING, "source", mount.source.c_str()));
@@ -230,9 +235,8 @@ absl::StatusOr<UniqueFd> Rootfs::MakeSource(MountPlan& mount, const UniqueFd& ta
       (void)kernel::Configure(context.get(), FSCONFIG_SET_STRING, "gid", value.c_str());
       continue;
     }
-    RETURN_IF_ERROR(value.empty()
-                        ? configure(FSCONFIG_SET_FLAG, name.c_str(), nullptr)
-                        : configure(FSCONFIG_SET_STRING, name.c_str(), value.c_str()));
+    RETURN_IF_ERROR(value.empty() ? configure(FSCONFIG_SET_FLAG, name.c_str(), nullptr)
+                                  : configure(FSCONFIG_SET_STRING, name.c_str(), value.c_str()));
   }
   if (mount.type == "tmpfs" && !has_mode) {
     // As runc does: the directory looks as it did before.
@@ -242,8 +246,10 @@ absl::StatusOr<UniqueFd> Rootfs::MakeSource(MountPlan& mount, const UniqueFd& ta
                                 absl::StrFormat("%o", info.st_mode & 07777).c_str()));
     }
   }
-  if (!plan_.spec->linux_.mount_label.empty() && (mount.type == "tmpfs" || mount.type == "devpts")) {
-    RETURN_IF_ERROR(configure(FSCONFIG_SET_STRING, "context", plan_.spec->linux_.mount_label.c_str()));
+  if (!plan_.spec->linux_.mount_label.empty() &&
+      (mount.type == "tmpfs" || mount.type == "devpts")) {
+    RETURN_IF_ERROR(
+        configure(FSCONFIG_SET_STRING, "context", plan_.spec->linux_.mount_label.c_str()));
   }
   RETURN_IF_ERROR(configure(FSCONFIG_CMD_CREATE, nullptr, nullptr));
   const uint64_t attributes = mount.set;
@@ -269,13 +275,13 @@ absl::Status Rootfs::MountCgroups(const MountPlan& mount, const UniqueFd& target
       if (!tree.ok()) return ErrnoError(errno, "bind the container's cgroup");
       RETURN_IF_ERROR(SetAttributes(tree, mount));
     }
-    if (kernel::MoveMount(tree.get(), target.get()) != 0) return ErrnoError(errno, "mount the cgroup");
+    if (kernel::MoveMount(tree.get(), target.get()) != 0)
+      return ErrnoError(errno, "mount the cgroup");
     return absl::OkStatus();
   }
   // v1: a small tmpfs with one directory for each hierarchy, each the container's own subtree.
   UniqueFd context(kernel::OpenFilesystem("tmpfs"));
-  if (!context.ok() ||
-      kernel::Configure(context.get(), FSCONFIG_SET_STRING, "mode", "755") != 0 ||
+  if (!context.ok() || kernel::Configure(context.get(), FSCONFIG_SET_STRING, "mode", "755") != 0 ||
       kernel::Configure(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr) != 0) {
     return ErrnoError(errno, "make the tmpfs for cgroups");
   }
@@ -285,15 +291,16 @@ absl::Status Rootfs::MountCgroups(const MountPlan& mount, const UniqueFd& target
     return ErrnoError(errno, "mount the tmpfs for cgroups");
   }
   for (const cgroup::Directory& directory : plan_.cgroups) {
-    const std::string name =
-        directory.unified() ? "unified"
-                            : std::string(absl::StripPrefix(directory.controllers, "name="));
+    const std::string name = directory.unified()
+                                 ? "unified"
+                                 : std::string(absl::StripPrefix(directory.controllers, "name="));
     if (::mkdirat(top.get(), name.c_str(), 0755) != 0) {
       return ErrnoError(errno, absl::StrCat("make the cgroup directory ", Quote(name)));
     }
     UniqueFd place(::openat(top.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     UniqueFd tree(kernel::OpenTree(AT_FDCWD, directory.path.c_str(), OPEN_TREE_CLONE));
-    if (!tree.ok()) return ErrnoError(errno, absl::StrCat("bind the cgroup ", Quote(directory.path)));
+    if (!tree.ok())
+      return ErrnoError(errno, absl::StrCat("bind the cgroup ", Quote(directory.path)));
     if (mount.set != 0 && kernel::SetMountAttributes(tree.get(), 0, mount.set, 0) != 0) {
       return ErrnoError(errno, "set the options of the cgroup mount");
     }
@@ -316,8 +323,8 @@ absl::Status Rootfs::MountCgroups(const MountPlan& mount, const UniqueFd& target
 
 absl::Status Rootfs::MountOne(MountPlan& mount) {
   RETURN_IF_ERROR(FAILPOINT("runtime.rootfs.before_mount"));
-  const bool special = mount.destination == "/proc" || mount.destination == "/sys" ||
-                       mount.destination == "/dev";
+  const bool special =
+      mount.destination == "/proc" || mount.destination == "/sys" || mount.destination == "/dev";
   bool directory = true;
   if (mount.bind) {
     if (mount.tree.ok()) {
@@ -330,9 +337,9 @@ absl::Status Rootfs::MountOne(MountPlan& mount) {
       directory = S_ISDIR(info.st_mode);
     }
   }
-  ASSIGN_OR_RETURN(UniqueFd target,
-                   directory ? OpenOrMakeDirectory(root_, mount.destination, special)
-                             : OpenOrMakeFile(root_, mount.destination));
+  ASSIGN_OR_RETURN(UniqueFd target, directory
+                                        ? OpenOrMakeDirectory(root_, mount.destination, special)
+                                        : OpenOrMakeFile(root_, mount.destination));
   // A link in the image may have led here: what counts is where we are, not how it was written.
   if (IsOnProc(target) && !absl::StartsWith(mount.destination, "/proc")) {
     return absl::PermissionDeniedError(absl::StrCat(
@@ -344,7 +351,8 @@ absl::Status Rootfs::MountOne(MountPlan& mount) {
     RETURN_IF_ERROR(SetAttributes(tree, mount));
   }
   if (mount.copy_up && mount.type == "tmpfs") RETURN_IF_ERROR(CopyTree(target, tree));
-  if (kernel::MoveMount(tree.get(), target.get()) != 0) return ErrnoError(errno, "attach the mount");
+  if (kernel::MoveMount(tree.get(), target.get()) != 0)
+    return ErrnoError(errno, "attach the mount");
   for (const auto& [flag, recursive] : mount.propagation) {
     if (kernel::SetMountAttributes(tree.get(), recursive ? AT_RECURSIVE : 0, 0, 0, flag) != 0) {
       return ErrnoError(errno, "set the propagation of the mount");
@@ -378,7 +386,8 @@ absl::Status Rootfs::Populate() {
   // As runc does: a working directory that the image lacks is made.
   if (plan_.spec->process) {
     RETURN_IF_ERROR(Annotate(OpenOrMakeDirectory(root_, CleanPath(plan_.spec->process->cwd)),
-                             "make the working directory").status());
+                             "make the working directory")
+                        .status());
   }
   return absl::OkStatus();
 }
@@ -390,7 +399,10 @@ absl::Status Rootfs::MakeDevices() {
   } kNodes[] = {{"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
                 {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
   for (const auto& node : kNodes) {
-    oci::Device device{.type = "c", .path = node.path, .major = node.major, .minor = node.minor,
+    oci::Device device{.type = "c",
+                       .path = node.path,
+                       .major = node.major,
+                       .minor = node.minor,
                        .file_mode = 0666};
     const auto& own = plan_.spec->linux_.devices;
     const bool overridden = std::any_of(own.begin(), own.end(), [&](const oci::Device& other) {
@@ -404,7 +416,8 @@ absl::Status Rootfs::MakeDevices() {
 
 absl::Status Rootfs::BindHostDevice(const oci::Device& device, const UniqueFd& directory,
                                     const std::string& name) {
-  const dev_t number = ::makedev(static_cast<unsigned>(device.major), static_cast<unsigned>(device.minor));
+  const dev_t number =
+      ::makedev(static_cast<unsigned>(device.major), static_cast<unsigned>(device.minor));
   UniqueFd tree(kernel::OpenTree(AT_FDCWD, device.path.c_str(), OPEN_TREE_CLONE));
   struct stat info = {};
   if (!tree.ok() || ::fstat(tree.get(), &info) != 0 || info.st_rdev != number) {
@@ -412,8 +425,8 @@ absl::Status Rootfs::BindHostDevice(const oci::Device& device, const UniqueFd& d
         absl::StrCat("make the device ", Quote(device.path),
                      ": not permitted, and the host has no such device to bind instead"));
   }
-  UniqueFd file(::openat(directory.get(), name.c_str(),
-                         O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+  UniqueFd file(
+      ::openat(directory.get(), name.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
   UniqueFd target(::openat(directory.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!target.ok() || kernel::MoveMount(tree.get(), target.get()) != 0) {
     return ErrnoError(errno, absl::StrCat("bind the device ", Quote(device.path)));
@@ -464,9 +477,8 @@ absl::Status Rootfs::MakeDeviceLinks() {
       return ErrnoError(errno, absl::StrCat("make the link '/dev/", name, "'"));
     }
   }
-  const bool own_pts = std::any_of(plan_.mounts.begin(), plan_.mounts.end(), [](const MountPlan& m) {
-    return m.destination == "/dev/pts";
-  });
+  const bool own_pts = std::any_of(plan_.mounts.begin(), plan_.mounts.end(),
+                                   [](const MountPlan& m) { return m.destination == "/dev/pts"; });
   if (!own_pts) return absl::OkStatus();
   // The image's ptmx may be the host's node (5:2); the container has a pts of its own.
   if (::unlinkat(dev.get(), "ptmx", 0) != 0 && errno != ENOENT) {
@@ -493,7 +505,8 @@ absl::Status Rootfs::Mask(const std::string& path) {
     return ErrnoError(errno, absl::StrCat("open the masked path ", Quote(path)));
   }
   struct stat info = {};
-  if (::fstat(target.get(), &info) != 0) return ErrnoError(errno, absl::StrCat("stat ", Quote(path)));
+  if (::fstat(target.get(), &info) != 0)
+    return ErrnoError(errno, absl::StrCat("stat ", Quote(path)));
   UniqueFd cover;
   if (!S_ISDIR(info.st_mode)) {
     cover.Reset(kernel::OpenTree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE));
@@ -538,10 +551,12 @@ absl::Status Rootfs::MakeReadOnly(const std::string& path) {
 
 absl::Status Rootfs::Cover() {
   RETURN_IF_ERROR(FAILPOINT("runtime.rootfs.before_cover"));
-  for (const std::string& path : plan_.spec->linux_.readonly_paths) RETURN_IF_ERROR(MakeReadOnly(path));
+  for (const std::string& path : plan_.spec->linux_.readonly_paths)
+    RETURN_IF_ERROR(MakeReadOnly(path));
   for (const std::string& path : plan_.spec->linux_.masked_paths) RETURN_IF_ERROR(Mask(path));
   for (const oci::Mount& mount : plan_.spec->mounts) {
-    const bool read_only = std::find(mount.options.begin(), mount.options.end(), "ro") != mount.options.end();
+    const bool read_only =
+        std::find(mount.options.begin(), mount.options.end(), "ro") != mount.options.end();
     if (!read_only || !fresh_dev_ || CleanPath(mount.destination) != "/dev") continue;
     UniqueFd dev(OpenIn(root_, "/dev", O_PATH | O_DIRECTORY));
     if (!dev.ok() || kernel::SetMountAttributes(dev.get(), 0, MOUNT_ATTR_RDONLY, 0) != 0) {
@@ -560,7 +575,8 @@ absl::Status Rootfs::WriteSysctls() {
   if (sysctls.empty()) return absl::OkStatus();
   if (!proc_.ok()) {
     UniqueFd context(kernel::OpenFilesystem("proc"));
-    if (!context.ok() || kernel::Configure(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr) != 0) {
+    if (!context.ok() ||
+        kernel::Configure(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr) != 0) {
       return ErrnoError(errno, "make a procfs to write sysctls through");
     }
     proc_.Reset(kernel::MountFilesystem(context.get(), 0));
@@ -574,7 +590,8 @@ absl::Status Rootfs::WriteSysctls() {
         absl::StrCat("sys/", slashes ? name : absl::StrReplaceAll(name, {{".", "/"}, {"/", "."}}));
     absl::StatusOr<UniqueFd> file = sys::OpenBeneath(proc_, path, O_WRONLY);
     absl::Status status = file.ok() ? sys::WriteAll(*file, value) : file.status();
-    RETURN_IF_ERROR(Annotate(status, absl::StrCat("set the sysctl ", Quote(name), " to ", Quote(value))));
+    RETURN_IF_ERROR(
+        Annotate(status, absl::StrCat("set the sysctl ", Quote(name), " to ", Quote(value))));
   }
   return absl::OkStatus();
 }
@@ -591,8 +608,7 @@ absl::Status Rootfs::Enter() {
   } else {
     // Old and new root are stacked on one place, so that no directory for the old one is needed.
     if (::syscall(SYS_pivot_root, ".", ".") != 0) return ErrnoError(errno, "pivot_root");
-    const bool shared =
-        (PropagationFlag(plan_.spec->linux_.rootfs_propagation) & MS_SHARED) != 0;
+    const bool shared = (PropagationFlag(plan_.spec->linux_.rootfs_propagation) & MS_SHARED) != 0;
     if (shared && ::mount(nullptr, ".", nullptr, MS_SLAVE | MS_REC, nullptr) != 0) {
       return ErrnoError(errno, "keep the unmount of the old root from the host");
     }

@@ -1,5 +1,5 @@
-// Builds the container's file system in its mount namespace, from the new process. All paths inside it
-// are resolved from one descriptor of its root, in that root; nothing is walked twice.
+// Builds the container's file system in its mount namespace, from the new process. All paths inside
+// it are resolved from one descriptor of its root, in that root; nothing is walked twice.
 #pragma once
 
 #include <string>
@@ -15,8 +15,8 @@
 namespace gantry::runtime {
 
 struct RootfsPlan {
-  std::string path;          // Absolute, on the host.
-  sys::UniqueFd tree;        // A detached clone of it, made by the creator in a user namespace's case.
+  std::string path;    // Absolute, on the host.
+  sys::UniqueFd tree;  // A detached clone of it, made by the creator in a user namespace's case.
   const oci::Spec* spec = nullptr;
   std::vector<MountPlan> mounts;
   std::vector<cgroup::Directory> cgroups;
@@ -60,14 +60,15 @@ class Rootfs {
 
   RootfsPlan& plan_;
   sys::UniqueFd root_;
-  sys::UniqueFd proc_;        // Our own procfs instance, if the container mounts one.
-  sys::UniqueFd empty_;       // An attached empty read-only tmpfs that masks are cloned from.
-  bool fresh_dev_ = false;    // /dev is a tmpfs of this container's own.
+  sys::UniqueFd proc_;      // Our own procfs instance, if the container mounts one.
+  sys::UniqueFd empty_;     // An attached empty read-only tmpfs that masks are cloned from.
+  bool fresh_dev_ = false;  // /dev is a tmpfs of this container's own.
 };
 
 // A directory below `root`, made level by level where it is missing. Symlinks lead within `root`;
 // with `no_links` (for /proc, /sys, /dev themselves) one is an error.
-absl::StatusOr<sys::UniqueFd> OpenOrMakeDirectory(const sys::UniqueFd& root, const std::string& path,
-                                                  bool no_links = false, mode_t mode = 0755);
+absl::StatusOr<sys::UniqueFd> OpenOrMakeDirectory(const sys::UniqueFd& root,
+                                                  const std::string& path, bool no_links = false,
+                                                  mode_t mode = 0755);
 
 }  // namespace gantry::runtime

@@ -29,12 +29,12 @@ absl::Status CheckBackendId(absl::string_view id) {
                       return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
                     });
   if (fine) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("metadata answered the ingest id '", id,
-                                          "', which is not a file name"));
+  return absl::InternalError(
+      absl::StrCat("metadata answered the ingest id '", id, "', which is not a file name"));
 }
 
-// Tells ext4 that the directories below are unrelated, so that it spreads them: creating files after
-// deleting many is slow otherwise (COSTS 5). Other file systems do not know the flag.
+// Tells ext4 that the directories below are unrelated, so that it spreads them: creating files
+// after deleting many is slow otherwise (COSTS 5). Other file systems do not know the flag.
 void SpreadDirectories(const std::string& path) {
   sys::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   int flags = 0;
@@ -212,8 +212,7 @@ absl::Status Ingest::Load() {
   const std::string directory = store_.IngestPath(id_);
   RETURN_IF_ERROR(FAILPOINT("image.ingest.before_open"));
   RETURN_IF_ERROR(sys::MakeDirectories(directory));
-  ASSIGN_OR_RETURN(data_,
-                   sys::Open(directory + "/data", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  ASSIGN_OR_RETURN(data_, sys::Open(directory + "/data", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
   auto buffer = std::make_unique<char[]>(kReadBytes);
   for (;;) {
     const ssize_t bytes =
@@ -262,8 +261,8 @@ absl::StatusOr<sys::UniqueFd> Ingest::OpenForReading() const {
 absl::Status Ingest::Commit(const Digest& expected, const std::function<absl::Status()>& record) {
   const Digest actual = digest();
   if (actual != expected) {
-    return absl::DataLossError(
-        absl::StrCat("the bytes have the digest ", actual.str(), ", expected was ", expected.str()));
+    return absl::DataLossError(absl::StrCat("the bytes have the digest ", actual.str(),
+                                            ", expected was ", expected.str()));
   }
   RETURN_IF_ERROR(FAILPOINT("image.commit.before_sync"));
   RETURN_IF_ERROR(store_.Sync(data_.get(), "content"));

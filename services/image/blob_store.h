@@ -3,8 +3,8 @@
 //   <root>/blobs/sha256/<hex>          committed, never changed
 //   <root>/ingests/<backend id>/data   being written; kept over a restart and continued
 //
-// Who may see a blob, and what an ingest is for, is gantry-metadata's business. A blob is made visible
-// there only after its bytes are durable here.
+// Who may see a blob, and what an ingest is for, is gantry-metadata's business. A blob is made
+// visible there only after its bytes are durable here.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +48,8 @@ class Ingest {
   // The bytes written so far, for reading (a descriptor of its own, at offset 0).
   absl::StatusOr<sys::UniqueFd> OpenForReading() const;
 
-  // Makes the bytes a blob: syncs, renames, syncs the directory, then calls `record`, which makes it
-  // known to metadata. No collection of this digest can come between. When `record` fails with
+  // Makes the bytes a blob: syncs, renames, syncs the directory, then calls `record`, which makes
+  // it known to metadata. No collection of this digest can come between. When `record` fails with
   // anything but AlreadyExists the ingest is as before. The ingest ends with OK and AlreadyExists.
   // Errors: DataLoss — the bytes are not those of `expected`; what `record` said.
   absl::Status Commit(const Digest& expected, const std::function<absl::Status()>& record);

@@ -16,8 +16,8 @@ namespace gantry::image {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 using testing::HasCode;
+using ::testing::IsEmpty;
 
 absl::Status Ok() { return absl::OkStatus(); }
 
@@ -105,8 +105,8 @@ TEST_F(BlobStoreTest, BytesThatChangedOnDiskAreDataLoss) {
   std::unique_ptr<Ingest> ingest = *store_->OpenIngest("i1");
   ASSERT_OK(ingest->Append("hello"));
   ASSERT_OK(ingest->Commit(hello_, Ok));
-  ASSERT_OK(sys::WriteFileAtomically(
-      absl::StrCat(temp_.path(), "/blobs/sha256/", hello_.hex()), "jello"));
+  ASSERT_OK(sys::WriteFileAtomically(absl::StrCat(temp_.path(), "/blobs/sha256/", hello_.hex()),
+                                     "jello"));
 
   EXPECT_THAT(store_->ReadBlob(hello_, 100), HasCode(absl::StatusCode::kDataLoss));
 }
@@ -137,9 +137,9 @@ TEST_F(BlobStoreTest, ABlobBackInUseIsKept) {
   ASSERT_OK(ingest->Append("hello"));
   ASSERT_OK(ingest->Commit(hello_, Ok));
 
-  EXPECT_THAT(
-      store_->RemoveBlob(hello_, [] { return absl::FailedPreconditionError("in use"); }, Ok),
-      HasCode(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(store_->RemoveBlob(
+                  hello_, [] { return absl::FailedPreconditionError("in use"); }, Ok),
+              HasCode(absl::StatusCode::kFailedPrecondition));
   EXPECT_OK(store_->BlobSize(hello_));
 }
 

@@ -25,13 +25,12 @@ constexpr int kMaxIndexDepth = 3;
 
 void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
   out->set_seconds(absl::ToUnixSeconds(time));
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
+  out->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
 }
 
 bool IsHex(absl::string_view text) {
-  return !text.empty() &&
-         text.find_first_not_of("0123456789abcdef") == absl::string_view::npos;
+  return !text.empty() && text.find_first_not_of("0123456789abcdef") == absl::string_view::npos;
 }
 
 // The id's hex digits if `reference` may be the beginning of one.
@@ -80,10 +79,7 @@ void FillConfig(const oci::ImageConfiguration& image, v1::ImageConfig* out) {
 
 Catalog::Catalog(BlobStore& blobs, Metadata& metadata, std::string snapshotter,
                  oci::ImageLimits limits)
-    : blobs_(blobs),
-      metadata_(metadata),
-      snapshotter_(std::move(snapshotter)),
-      limits_(limits) {}
+    : blobs_(blobs), metadata_(metadata), snapshotter_(std::move(snapshotter)), limits_(limits) {}
 
 absl::StatusOr<std::shared_ptr<const Catalog::Known>> Catalog::Learn(const Record& record) {
   {
@@ -141,8 +137,7 @@ uint64_t Catalog::UnpackedBytes(const std::string& namespace_name, const Known& 
         continue;
       }
     }
-    absl::StatusOr<uint64_t> bytes =
-        metadata_.SnapshotBytes(caller, snapshotter_, chain_id.str());
+    absl::StatusOr<uint64_t> bytes = metadata_.SnapshotBytes(caller, snapshotter_, chain_id.str());
     if (!bytes.ok()) {
       *unpacked = false;
       continue;
@@ -194,8 +189,8 @@ v1::ImageDetails Catalog::Describe(const std::string& namespace_name, const Know
     entry->set_empty_layer(item.empty_layer);
     if (item.empty_layer || layer >= known.chain_ids.size()) continue;
     absl::MutexLock lock(&mutex_);
-    auto bytes = layer_bytes_.find(
-        absl::StrCat(namespace_name, "\n", known.chain_ids[layer++].str()));
+    auto bytes =
+        layer_bytes_.find(absl::StrCat(namespace_name, "\n", known.chain_ids[layer++].str()));
     if (bytes != layer_bytes_.end()) entry->set_size_bytes(bytes->second);
   }
   return image;
@@ -210,8 +205,8 @@ absl::StatusOr<std::vector<v1::ImageDetails>> Catalog::Collect(const std::string
     absl::StatusOr<std::shared_ptr<const Known>> known = Learn(record);
     if (!known.ok()) {
       // Recorded by someone else before all of it was there (ctr content fetch), or not an image.
-      log::Debug("an image record is left out", {{"image", record.name()},
-                                                 {"error", known.status()}});
+      log::Debug("an image record is left out",
+                 {{"image", record.name()}, {"error", known.status()}});
       continue;
     }
     const std::string id = (*known)->id.str();
@@ -234,8 +229,7 @@ absl::StatusOr<v1::ImageDetails> Catalog::Inspect(const std::string& namespace_n
   // By name first, which needs only one record read and is what every `run` asks.
   absl::StatusOr<oci::ImageReference> parsed = oci::ImageReference::Parse(reference);
   if (parsed.ok() && parsed->digest().empty()) {
-    absl::StatusOr<Record> record =
-        metadata_.GetImage(Caller{namespace_name, ""}, parsed->str());
+    absl::StatusOr<Record> record = metadata_.GetImage(Caller{namespace_name, ""}, parsed->str());
     if (record.ok()) {
       ASSIGN_OR_RETURN(std::shared_ptr<const Known> known, Learn(*record));
       ASSIGN_OR_RETURN(const std::vector<Record> records,
@@ -295,8 +289,7 @@ absl::StatusOr<std::string> Catalog::Tag(const std::string& namespace_name,
         absl::StrCat("'", EscapeForTerminal(target), "' has a digest; a tag cannot set one"));
   }
   ASSIGN_OR_RETURN(const v1::ImageDetails image, Inspect(namespace_name, source));
-  RETURN_IF_ERROR(
-      metadata_.PutImage(Caller{namespace_name, ""}, name.str(), image.target(), {}));
+  RETURN_IF_ERROR(metadata_.PutImage(Caller{namespace_name, ""}, name.str(), image.target(), {}));
   return name.str();
 }
 
@@ -304,10 +297,9 @@ absl::Status Catalog::CheckUnused(const std::string& namespace_name,
                                   const v1::ImageDetails& image) {
   ASSIGN_OR_RETURN(const auto containers, metadata_.ListContainers(Caller{namespace_name, ""}));
   for (const auto& container : containers) {
-    const bool uses =
-        container.image() == image.id() ||
-        std::find(image.names().begin(), image.names().end(), container.image()) !=
-            image.names().end();
+    const bool uses = container.image() == image.id() ||
+                      std::find(image.names().begin(), image.names().end(), container.image()) !=
+                          image.names().end();
     if (!uses) continue;
     return absl::FailedPreconditionError(
         absl::StrCat("conflict: unable to remove the image: container ", container.id(),
@@ -317,8 +309,7 @@ absl::Status Catalog::CheckUnused(const std::string& namespace_name,
 }
 
 absl::StatusOr<v1::RemoveImageResponse> Catalog::Remove(const std::string& namespace_name,
-                                                        const std::string& reference,
-                                                        bool force) {
+                                                        const std::string& reference, bool force) {
   const Caller caller{namespace_name, ""};
   ASSIGN_OR_RETURN(const v1::ImageDetails image, Inspect(namespace_name, reference));
   ASSIGN_OR_RETURN(const std::vector<Record> records, metadata_.ListImages(caller));
@@ -358,8 +349,7 @@ absl::StatusOr<v1::RemoveImageResponse> Catalog::Remove(const std::string& names
   std::vector<Digest> chain = oci::ChainIds(diff_ids);
   for (auto layer = chain.rbegin(); layer != chain.rend(); ++layer) {
     // Other images and containers may stand on it.
-    const absl::Status there =
-        metadata_.StatSnapshot(caller, snapshotter_, layer->str()).status();
+    const absl::Status there = metadata_.StatSnapshot(caller, snapshotter_, layer->str()).status();
     if (!absl::IsNotFound(there)) break;
     response.add_deleted(layer->str());
     absl::MutexLock lock(&mutex_);

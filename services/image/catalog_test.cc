@@ -13,13 +13,13 @@
 namespace gantry::image {
 namespace {
 
+using archive::TarBuilder;
 using ::testing::ElementsAre;
+using testing::Fails;
+using testing::HasCode;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-using archive::TarBuilder;
-using testing::Fails;
-using testing::HasCode;
 
 class CatalogTest : public ::testing::Test {
  protected:
@@ -47,7 +47,8 @@ class CatalogTest : public ::testing::Test {
         nullptr);
   }
 
-  static std::string DockerArchive(const std::string& tags, const std::string& layer_name = "l.tar") {
+  static std::string DockerArchive(const std::string& tags,
+                                   const std::string& layer_name = "l.tar") {
     const std::string layer = TarBuilder().File("hello", "world").Take();
     const std::string config = absl::StrCat(
         R"({"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[")",
@@ -94,8 +95,7 @@ TEST_F(CatalogTest, TagsAddNamesAndMoveThem) {
   EXPECT_THAT(*catalog().List("n", "mine"), SizeIs(1));
   EXPECT_THAT(*catalog().List("n", "mi*:latest"), SizeIs(1));
   EXPECT_THAT(*catalog().List("n", "yours"), IsEmpty());
-  EXPECT_THAT(catalog().Tag("n", App(), "Not A Name"),
-              HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(catalog().Tag("n", App(), "Not A Name"), HasCode(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(catalog().Tag("n", "nothing", "x"), HasCode(absl::StatusCode::kNotFound));
 }
 
@@ -175,11 +175,11 @@ TEST_F(CatalogTest, ImportsOciLayouts) {
   };
   TarBuilder builder;
   builder.File("oci-layout", R"({"imageLayoutVersion":"1.0.0"})");
-  builder.File("index.json",
-               absl::StrCat(R"({"schemaVersion":2,"manifests":[{"mediaType":")",
-                            oci::kMediaTypeManifest, R"(","digest":")",
-                            archive::Sha256Of(bytes).str(), R"(","size":)", bytes.size(),
-                            R"(,"annotations":{"org.opencontainers.image.ref.name":"x.io/oci:2"}}]})"));
+  builder.File(
+      "index.json",
+      absl::StrCat(R"({"schemaVersion":2,"manifests":[{"mediaType":")", oci::kMediaTypeManifest,
+                   R"(","digest":")", archive::Sha256Of(bytes).str(), R"(","size":)", bytes.size(),
+                   R"(,"annotations":{"org.opencontainers.image.ref.name":"x.io/oci:2"}}]})"));
   builder.File(blob(bytes), bytes).File(blob(config), config).File(blob(packed), packed);
 
   absl::StatusOr<std::vector<std::string>> names = Import(builder.Take());

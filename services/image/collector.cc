@@ -104,7 +104,8 @@ absl::Status Collector::EndForgottenLeases() {
     const Caller caller{name, ""};
     ASSIGN_OR_RETURN(const auto leases, metadata_.ListLeases(caller, {}));
     for (const auto& lease : leases) {
-      if (lease.labels().count(kPullLeaseLabel) == 0 || OperationLease::IsOurs(lease.id())) continue;
+      if (lease.labels().count(kPullLeaseLabel) == 0 || OperationLease::IsOurs(lease.id()))
+        continue;
       const absl::Status deleted = metadata_.DeleteLease(caller, lease.id(), /*collect=*/true);
       if (!deleted.ok() && !absl::IsNotFound(deleted)) return deleted;
       log::Info("ended the lease of an interrupted pull",

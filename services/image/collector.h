@@ -1,5 +1,5 @@
-// Deletes the bytes of blobs that no namespace records any more, as metadata says; and at start what a
-// killed process has left.
+// Deletes the bytes of blobs that no namespace records any more, as metadata says; and at start
+// what a killed process has left.
 #pragma once
 
 #include <functional>
@@ -42,7 +42,7 @@ class Collector {
   std::thread thread_;
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool repaired_ = false;        // The thread's own, as is the next.
+  bool repaired_ = false;  // The thread's own, as is the next.
   absl::Time swept_ingests_;
   std::function<void()> stop_watch_ ABSL_GUARDED_BY(mutex_);
 };

@@ -35,8 +35,8 @@ content::Info ToInfo(const metadata::v1::Blob& blob) {
 
 void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
   out->set_seconds(absl::ToUnixSeconds(time));
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
+  out->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
 }
 
 absl::StatusOr<content::Status> ToStatus(const BlobStore& blobs,
@@ -84,8 +84,8 @@ class ReadReactor final : public grpc::ServerWriteReactor<content::ReadContentRe
     ASSIGN_OR_RETURN(file_, blobs.OpenBlob(digest, &size));
     offset_ = static_cast<uint64_t>(request.offset());
     if (offset_ > size) {
-      return absl::OutOfRangeError(absl::StrCat("offset ", offset_, " is past the ", size,
-                                                " bytes of ", digest.str()));
+      return absl::OutOfRangeError(
+          absl::StrCat("offset ", offset_, " is past the ", size, " bytes of ", digest.str()));
     }
     end_ = size;
     if (request.size() > 0) {
@@ -122,8 +122,8 @@ class ReadReactor final : public grpc::ServerWriteReactor<content::ReadContentRe
 };
 
 // Carries messages of a Write stream to their session and back, one at a time.
-class WriteReactor final : public grpc::ServerBidiReactor<content::WriteContentRequest,
-                                                          content::WriteContentResponse> {
+class WriteReactor final
+    : public grpc::ServerBidiReactor<content::WriteContentRequest, content::WriteContentResponse> {
  public:
   WriteReactor(TaskPool& pool, BlobStore& blobs, Metadata& metadata, absl::StatusOr<Caller> caller)
       : pool_(pool) {
@@ -183,8 +183,7 @@ absl::StatusOr<Caller> ContentService::CallerOf(const grpc::ServerContextBase& c
   return caller;
 }
 
-grpc::Status ContentService::Info(grpc::ServerContext* context,
-                                  const content::InfoRequest* request,
+grpc::Status ContentService::Info(grpc::ServerContext* context, const content::InfoRequest* request,
                                   content::InfoResponse* response) {
   const auto run = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const Caller caller, CallerOf(*context));
@@ -288,8 +287,7 @@ grpc::Status ContentService::ListStatuses(grpc::ServerContext* context,
 }
 
 grpc::Status ContentService::Abort(grpc::ServerContext* context,
-                                   const content::AbortRequest* request,
-                                   google::protobuf::Empty*) {
+                                   const content::AbortRequest* request, google::protobuf::Empty*) {
   const auto run = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const Caller caller, CallerOf(*context));
     RETURN_IF_ERROR(CheckKey("ref", request->ref()));

@@ -9,8 +9,9 @@
 
 namespace gantry::image {
 
-// containerd.services.content.v1.Content. Bytes come from the store, records from metadata. Reading and
-// writing streams are parked without threads; their disk work runs in a small pool. Thread-safe.
+// containerd.services.content.v1.Content. Bytes come from the store, records from metadata. Reading
+// and writing streams are parked without threads; their disk work runs in a small pool.
+// Thread-safe.
 class ContentService final
     : public containerd::services::content::v1::Content::WithCallbackMethod_Write<
           containerd::services::content::v1::Content::WithCallbackMethod_Read<

@@ -142,9 +142,10 @@ TEST_F(ContentServiceTest, WhatIsThereAlreadyIsAlreadyExistsAndLeased) {
 TEST_F(ContentServiceTest, AnotherNamespaceCommitsWithoutBytes) {
   ASSERT_TRUE(Write({Message(content::COMMIT, "hello", 0, hello_)}, &last_).ok());
 
-  ASSERT_TRUE(Write({Message(content::STAT, "", 0, hello_), Message(content::COMMIT, "", 5, hello_)},
-                    &last_, "", "other")
-                  .ok());
+  ASSERT_TRUE(
+      Write({Message(content::STAT, "", 0, hello_), Message(content::COMMIT, "", 5, hello_)},
+            &last_, "", "other")
+          .ok());
   EXPECT_EQ(last_.offset(), 5);
   EXPECT_EQ(fake_.Get("other").blobs.count(hello_), 1u);
 }
@@ -198,8 +199,7 @@ TEST_F(ContentServiceTest, ShowsAndAbortsIngests) {
   google::protobuf::Empty empty;
   abort.set_ref("r");
   EXPECT_TRUE(stub_->Abort(Context().get(), abort, &empty).ok());
-  EXPECT_EQ(stub_->Abort(Context().get(), abort, &empty).error_code(),
-            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(stub_->Abort(Context().get(), abort, &empty).error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_TRUE(blobs_->ListIngests()->empty());
 }
 

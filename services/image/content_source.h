@@ -18,8 +18,8 @@ class ContentSource {
  public:
   virtual ~ContentSource() = default;
 
-  // A manifest, index or configuration by digest; the bytes are checked. `is_manifest` tells registries,
-  // which keep the two apart.
+  // A manifest, index or configuration by digest; the bytes are checked. `is_manifest` tells
+  // registries, which keep the two apart.
   virtual absl::StatusOr<std::string> FetchDocument(const Digest& digest, uint64_t size_bytes,
                                                     bool is_manifest) = 0;
 

@@ -27,8 +27,8 @@ namespace {
 constexpr char kUncompressedLabel[] = "containerd.io/uncompressed";
 constexpr size_t kFlushBytes = 1 << 20;
 
-// Overlays that keep renames and attributes apart from files have upper directories that do not stand
-// alone.
+// Overlays that keep renames and attributes apart from files have upper directories that do not
+// stand alone.
 bool UppersStandAlone() {
   for (const char* parameter : {"redirect_dir", "metacopy"}) {
     absl::StatusOr<std::string> value =
@@ -117,15 +117,15 @@ absl::Status Differ::Write(const Request& request,
   return archive::WriteDiff(left.get(), right.get(), options, writer);
 }
 
-absl::StatusOr<containerd::types::Descriptor> Differ::Diff(
-    const Caller& caller, const Request& request, const std::function<bool()>& cancelled) {
+absl::StatusOr<containerd::types::Descriptor> Differ::Diff(const Caller& caller,
+                                                           const Request& request,
+                                                           const std::function<bool()>& cancelled) {
   const std::string media_type =
       request.media_type.empty() ? oci::kMediaTypeLayerGzip : request.media_type;
   std::string compression_name;
   if (!oci::IsLayerMediaType(media_type, &compression_name)) {
-    return absl::UnimplementedError(absl::StrCat("layers of the media type '",
-                                                 EscapeForTerminal(media_type),
-                                                 "' cannot be written"));
+    return absl::UnimplementedError(absl::StrCat(
+        "layers of the media type '", EscapeForTerminal(media_type), "' cannot be written"));
   }
   if (request.right.empty()) return absl::InvalidArgumentError("right: has no mounts");
   ASSIGN_OR_RETURN(archive::Compression compression, archive::ParseCompression(compression_name));
@@ -158,9 +158,8 @@ absl::StatusOr<containerd::types::Descriptor> Differ::Diff(
     size = ingest->offset();
     StringMap labels = request.labels;
     labels[kUncompressedLabel] = diff_id.digest().str();
-    return ingest->Commit(digest, [&] {
-      return metadata_.CommitIngest(caller, ref, digest, size, labels).status();
-    });
+    return ingest->Commit(
+        digest, [&] { return metadata_.CommitIngest(caller, ref, digest, size, labels).status(); });
   };
   const absl::Status written = run();
   if (!written.ok() && !absl::IsAlreadyExists(written)) {

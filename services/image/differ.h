@@ -1,4 +1,5 @@
-// Layers between blobs and mounts, for clients that unpack and commit by themselves (ctr, buildkit).
+// Layers between blobs and mounts, for clients that unpack and commit by themselves (ctr,
+// buildkit).
 #pragma once
 
 #include <functional>
@@ -23,11 +24,12 @@ class Differ {
   Differ(BlobStore& blobs, Metadata& metadata, Unpacker& unpacker, std::string scratch)
       : blobs_(blobs), metadata_(metadata), unpacker_(unpacker), scratch_(std::move(scratch)) {}
 
-  // Unpacks the layer onto the mounts; answers the descriptor of its tar. Errors: Unimplemented — an
-  // unknown media type; NotFound — no such blob.
-  absl::StatusOr<containerd::types::Descriptor> Apply(
-      const Caller& caller, const containerd::types::Descriptor& layer, const Mounts& mounts,
-      bool sync, const std::function<bool()>& cancelled);
+  // Unpacks the layer onto the mounts; answers the descriptor of its tar. Errors: Unimplemented —
+  // an unknown media type; NotFound — no such blob.
+  absl::StatusOr<containerd::types::Descriptor> Apply(const Caller& caller,
+                                                      const containerd::types::Descriptor& layer,
+                                                      const Mounts& mounts, bool sync,
+                                                      const std::function<bool()>& cancelled);
 
   struct Request {
     Mounts left;

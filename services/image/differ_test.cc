@@ -84,7 +84,8 @@ TEST_F(DifferTest, UnknownMediaTypesAreUnimplementedAndUnknownBlobsNotFound) {
 }
 
 TEST_F(DifferTest, ADiffAppliedAgainGivesTheSameTree) {
-  ASSERT_OK(process_->differ.Apply(caller_, AddLayer(TarBuilder().File("x", "1").File("y", "1").Take()),
+  ASSERT_OK(process_->differ.Apply(caller_,
+                                   AddLayer(TarBuilder().File("x", "1").File("y", "1").Take()),
                                    Prepare("a", ""), false, nullptr));
   ASSERT_OK(process_->metadata.CommitSnapshot(caller_, "overlayfs", "A", "a", "", {}));
   const Differ::Mounts right = Prepare("c", "A");

@@ -124,8 +124,9 @@ absl::Status CurlError(CURLcode code, const Transfer& transfer, const char* deta
       return absl::InvalidArgumentError(text);
     case CURLE_PEER_FAILED_VERIFICATION:
       return absl::FailedPreconditionError(
-          absl::StrCat(text, "; install its certificate, or name the registry in "
-                             "[image] insecure_registries"));
+          absl::StrCat(text,
+                       "; install its certificate, or name the registry in "
+                       "[image] insecure_registries"));
     default:
       return absl::UnavailableError(EscapeForTerminal(text));
   }
@@ -281,7 +282,8 @@ std::string UrlEscape(absl::string_view text) {
     if (absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
       escaped += static_cast<char>(c);
     } else {
-      absl::StrAppend(&escaped, "%", absl::AsciiStrToUpper(absl::StrCat(absl::Hex(c, absl::kZeroPad2))));
+      absl::StrAppend(&escaped, "%",
+                      absl::AsciiStrToUpper(absl::StrCat(absl::Hex(c, absl::kZeroPad2))));
     }
   }
   return escaped;

@@ -1,6 +1,6 @@
-// HTTP requests, one at a time, over libcurl. No policy about registries: no retries, no redirects, no
-// credentials; only what no request of ours may ever do is settled here: protocols other than http(s),
-// link-local targets (cloud metadata services live there), endless silence.
+// HTTP requests, one at a time, over libcurl. No policy about registries: no retries, no redirects,
+// no credentials; only what no request of ours may ever do is settled here: protocols other than
+// http(s), link-local targets (cloud metadata services live there), endless silence.
 #pragma once
 
 #include <cstdint>
@@ -54,8 +54,8 @@ class HttpClient {
   ~HttpClient();
 
   // Errors: Unavailable — no connection, a reset, silence, a body cut short (worth another try);
-  // ResourceExhausted — a body over `max_body_bytes` without a sink; Cancelled; what `on_headers` or
-  // `sink` answered. A status of the server is no error.
+  // ResourceExhausted — a body over `max_body_bytes` without a sink; Cancelled; what `on_headers`
+  // or `sink` answered. A status of the server is no error.
   absl::StatusOr<HttpResponse> Send(const HttpRequest& request);
 
  private:

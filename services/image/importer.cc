@@ -49,8 +49,8 @@ absl::StatusOr<std::string> ReadMember(const sys::UniqueFd& root, const std::str
                   absl::StrCat("read '", EscapeForTerminal(path), "' of the archive"));
 }
 
-// The files of an unpacked archive as a source of content: blobs/sha256/<hex>, or by a map for the old
-// docker format, which names its files freely.
+// The files of an unpacked archive as a source of content: blobs/sha256/<hex>, or by a map for the
+// old docker format, which names its files freely.
 class DirectorySource : public ContentSource {
  public:
   DirectorySource(const sys::UniqueFd& root, size_t document_limit)
@@ -78,8 +78,7 @@ class DirectorySource : public ContentSource {
     RETURN_IF_ERROR(file.status());
     if (size != size_bytes) {
       return absl::DataLossError(absl::StrCat("content ", digest.str(), " has ", size,
-                                              " bytes in the archive, expected were ",
-                                              size_bytes));
+                                              " bytes in the archive, expected were ", size_bytes));
     }
     std::string buffer(kCopyBytes, '\0');
     while (offset < size) {
@@ -120,15 +119,15 @@ absl::StatusOr<std::string> FullName(const std::string& name) {
   return reference.str();
 }
 
-// Names stand in annotations: full ones from containerd and Docker; `ref.name` alone is often only a
-// tag, which names nothing.
+// Names stand in annotations: full ones from containerd and Docker; `ref.name` alone is often only
+// a tag, which names nothing.
 absl::StatusOr<std::vector<std::string>> NamesOf(const oci::Descriptor& descriptor) {
   std::vector<std::string> names;
   for (const char* key : {"io.containerd.image.name", "org.opencontainers.image.ref.name"}) {
     auto found = descriptor.annotations.find(key);
     if (found == descriptor.annotations.end()) continue;
-    const bool only_a_tag = !absl::StrContains(found->second, "/") &&
-                            !absl::StrContains(found->second, ":");
+    const bool only_a_tag =
+        !absl::StrContains(found->second, "/") && !absl::StrContains(found->second, ":");
     if (only_a_tag && key != std::string("io.containerd.image.name")) continue;
     ASSIGN_OR_RETURN(std::string name, FullName(found->second));
     return std::vector<std::string>{name};
@@ -159,10 +158,10 @@ absl::StatusOr<std::vector<Found>> ReadLayout(const sys::UniqueFd& root,
     auto [slot, inserted] = seen.try_emplace(entry.digest, images.size());
     if (inserted) {
       Found image;
-      ASSIGN_OR_RETURN(image.bytes,
-                       ReadMember(root, absl::StrCat("blobs/sha256/",
-                                                     std::string(entry.digest.hex())),
-                                  limits.max_document_bytes));
+      ASSIGN_OR_RETURN(
+          image.bytes,
+          ReadMember(root, absl::StrCat("blobs/sha256/", std::string(entry.digest.hex())),
+                     limits.max_document_bytes));
       if (archive::Sha256Of(image.bytes) != entry.digest) {
         return absl::DataLossError(
             absl::StrCat("content ", entry.digest.str(), " of the archive has another digest"));
@@ -205,8 +204,8 @@ absl::StatusOr<oci::Descriptor> DescribeLayer(const sys::UniqueFd& root, const s
   return layer;
 }
 
-// manifest.json of `docker save`: a list of {Config, RepoTags, Layers}. It has no manifest as registries
-// know it, so one is made.
+// manifest.json of `docker save`: a list of {Config, RepoTags, Layers}. It has no manifest as
+// registries know it, so one is made.
 absl::StatusOr<std::vector<Found>> ReadDockerArchive(const sys::UniqueFd& root,
                                                      const std::string& manifest_json,
                                                      const oci::ImageLimits& limits,

@@ -1,4 +1,5 @@
-// Images from archives that are sent: OCI layouts and what `docker save` writes, as tar, gzip or zstd.
+// Images from archives that are sent: OCI layouts and what `docker save` writes, as tar, gzip or
+// zstd.
 #pragma once
 
 #include <functional>

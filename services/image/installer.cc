@@ -124,8 +124,8 @@ absl::StatusOr<Installer::Result> Installer::Install(const Request& request) {
 
   std::vector<LayerState> states;
   for (const auto& layer : job.layers) {
-    states.push_back({layer->descriptor.digest.str(), LayerPhase::kWaiting, 0,
-                      layer->descriptor.size_bytes});
+    states.push_back(
+        {layer->descriptor.digest.str(), LayerPhase::kWaiting, 0, layer->descriptor.size_bytes});
   }
   request.progress->SetLayers(std::move(states));
 
@@ -152,10 +152,9 @@ absl::StatusOr<Installer::Result> Installer::Install(const Request& request) {
 absl::StatusOr<std::string> Installer::Document(Job& job, const oci::Descriptor& descriptor,
                                                 bool manifest) {
   if (descriptor.size_bytes > options_.limits.max_document_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the document ", descriptor.digest.str(), " has ", descriptor.size_bytes,
-                     " bytes, at most ", options_.limits.max_document_bytes,
-                     " are read (max_manifest_bytes)"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the document ", descriptor.digest.str(), " has ", descriptor.size_bytes,
+        " bytes, at most ", options_.limits.max_document_bytes, " are read (max_manifest_bytes)"));
   }
   if (metadata_.GetBlob(job.request.caller, descriptor.digest).ok()) {
     absl::StatusOr<std::string> local =
@@ -221,9 +220,9 @@ absl::Status Installer::ReadConfiguration(Job& job) {
   job.configuration = *std::move(parsed);
   const std::vector<Digest>& diff_ids = job.configuration.diff_ids;
   if (diff_ids.size() != job.manifest.layers.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the manifest has ", job.manifest.layers.size(),
-                     " layers, the configuration has ", diff_ids.size(), " diff ids"));
+    return absl::InvalidArgumentError(absl::StrCat("the manifest has ", job.manifest.layers.size(),
+                                                   " layers, the configuration has ",
+                                                   diff_ids.size(), " diff ids"));
   }
   const std::vector<Digest> chain = oci::ChainIds(diff_ids);
   for (size_t i = 0; i < diff_ids.size(); ++i) {
@@ -235,10 +234,9 @@ absl::Status Installer::ReadConfiguration(Job& job) {
     if (i > 0) layer->parent_chain_id = chain[i - 1];
     std::string compression;
     if (!oci::IsLayerMediaType(layer->descriptor.media_type, &compression)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("layer ", i, " has the media type '",
-                       EscapeForTerminal(layer->descriptor.media_type),
-                       "', which cannot be unpacked"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "layer ", i, " has the media type '", EscapeForTerminal(layer->descriptor.media_type),
+          "', which cannot be unpacked"));
     }
     ASSIGN_OR_RETURN(layer->compression, archive::ParseCompression(compression));
     job.layers.push_back(std::move(layer));
@@ -255,8 +253,8 @@ absl::Status Installer::ReadConfiguration(Job& job) {
 absl::Status Installer::StoreDocuments(Job& job) {
   for (const Job::Document& document : job.documents) {
     bool fetched = false;
-    RETURN_IF_ERROR(StoreDocument(job.request.caller, document.ref, document.bytes,
-                                  document.digest, document.labels, &fetched));
+    RETURN_IF_ERROR(StoreDocument(job.request.caller, document.ref, document.bytes, document.digest,
+                                  document.labels, &fetched));
     if (fetched) job.fetched = true;
   }
   return absl::OkStatus();
@@ -337,8 +335,8 @@ void Installer::RunLayers(Job& job) {
       if (job.next_layer == job.layers.size()) return;
       layer = job.layers[job.next_layer++].get();
     }
-    const absl::Status status = Annotate(RunLayer(job, *layer),
-                                         absl::StrCat("layer ", layer->descriptor.digest.str()));
+    const absl::Status status =
+        Annotate(RunLayer(job, *layer), absl::StrCat("layer ", layer->descriptor.digest.str()));
     if (!status.ok()) job.failed = true;
     absl::MutexLock lock(&job.mutex);
     layer->status = status;
@@ -353,9 +351,8 @@ absl::Status Installer::RunLayer(Job& job, Layer& layer) {
                                  job.Cancelled()));
   Slot slot(*this);
   if (job.Cancelled()()) return absl::CancelledError("the pull was cancelled");
-  layer.exists = metadata_
-                     .StatSnapshot(job.request.caller, options_.snapshotter, layer.chain_id.str())
-                     .ok();
+  layer.exists =
+      metadata_.StatSnapshot(job.request.caller, options_.snapshotter, layer.chain_id.str()).ok();
   if (!layer.exists && options_.parallel_unpack) RETURN_IF_ERROR(PrepareLayer(job, layer, ""));
   return ObtainLayer(job, layer);
 }
@@ -424,9 +421,9 @@ absl::Status Installer::UnpackFromBlob(Job& job, Layer& layer) {
   const absl::Time start = absl::Now();
   uint64_t size = 0;
   ASSIGN_OR_RETURN(sys::UniqueFd blob, blobs_.OpenBlob(layer.descriptor.digest, &size));
-  ASSIGN_OR_RETURN(std::unique_ptr<LayerUnpack> unpack,
-                   unpacker_.Start(layer.target.directory, layer.target.whiteouts,
-                                   layer.compression, blob));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<LayerUnpack> unpack,
+      unpacker_.Start(layer.target.directory, layer.target.whiteouts, layer.compression, blob));
   ASSIGN_OR_RETURN(layer.unpacked, unpack->Finish(job.Cancelled()));
   unpack_seconds_.Observe(absl::Now() - start);
   return CheckDiffId(layer);
@@ -435,8 +432,8 @@ absl::Status Installer::UnpackFromBlob(Job& job, Layer& layer) {
 absl::Status Installer::CheckDiffId(const Layer& layer) const {
   if (layer.unpacked.diff_id == layer.diff_id) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("its files have the diff id ",
-                                          layer.unpacked.diff_id.str(),
-                                          ", the configuration says ", layer.diff_id.str()));
+                                          layer.unpacked.diff_id.str(), ", the configuration says ",
+                                          layer.diff_id.str()));
 }
 
 void Installer::AbandonIngest(const Job& job, const std::string& ref,
@@ -472,16 +469,16 @@ absl::Status Installer::Download(Job& job, Layer& layer, Ingest& ingest) {
 
   std::unique_ptr<LayerUnpack> unpack;
   if (!layer.exists && options_.parallel_unpack) {
-    ASSIGN_OR_RETURN(unpack, unpacker_.Start(layer.target.directory, layer.target.whiteouts,
-                                             layer.compression));
+    ASSIGN_OR_RETURN(
+        unpack, unpacker_.Start(layer.target.directory, layer.target.whiteouts, layer.compression));
     // What an earlier try has fetched goes first.
     ASSIGN_OR_RETURN(sys::UniqueFd earlier, ingest.OpenForReading());
     auto buffer = std::make_unique<char[]>(kCopyBytes);
     for (uint64_t done = 0; done < ingest.offset();) {
       const ssize_t bytes = ::read(earlier.get(), buffer.get(), kCopyBytes);
       if (bytes <= 0) return absl::DataLossError("the ingest is shorter than it was");
-      RETURN_IF_ERROR(unpack->Write(
-          absl::string_view(buffer.get(), static_cast<size_t>(bytes)), job.Cancelled()));
+      RETURN_IF_ERROR(unpack->Write(absl::string_view(buffer.get(), static_cast<size_t>(bytes)),
+                                    job.Cancelled()));
       done += static_cast<uint64_t>(bytes);
     }
   }
@@ -562,9 +559,9 @@ absl::Status Installer::CommitSnapshot(Job& job, Layer& layer) {
   const std::string chain_id = layer.chain_id.str();
   const std::string parent = layer.parent_chain_id.str();
   RETURN_IF_ERROR(FAILPOINT("image.layer.before_commit"));
-  const absl::Status committed = metadata_.CommitSnapshot(
-      caller, options_.snapshotter, chain_id, layer.snapshot_key,
-      options_.parallel_unpack ? parent : "", {});
+  const absl::Status committed =
+      metadata_.CommitSnapshot(caller, options_.snapshotter, chain_id, layer.snapshot_key,
+                               options_.parallel_unpack ? parent : "", {});
   if (absl::IsAlreadyExists(committed)) {
     // Somebody else, such as ctr, was quicker with the same layer.
     DropSnapshot(job, layer);
@@ -573,8 +570,7 @@ absl::Status Installer::CommitSnapshot(Job& job, Layer& layer) {
   RETURN_IF_ERROR(Annotate(committed, "commit its snapshot"));
   layer.snapshot_key.clear();
   if (!options_.parallel_unpack || parent.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const auto info,
-                   metadata_.StatSnapshot(caller, options_.snapshotter, chain_id));
+  ASSIGN_OR_RETURN(const auto info, metadata_.StatSnapshot(caller, options_.snapshotter, chain_id));
   if (info.parent() == parent) return FAILPOINT("image.layer.after_commit");
   layer.snapshot_key = chain_id;  // So that the wrong one is removed.
   return absl::FailedPreconditionError(

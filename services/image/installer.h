@@ -1,6 +1,7 @@
-// An image from a source into content store and snapshotter. Layers go side by side: each is downloaded,
-// hashed, inflated, hashed again and unpacked at the same time; snapshots are prepared without parents
-// and put onto each other, lowest first, when their files are there (the snapshotter's `rebase`).
+// An image from a source into content store and snapshotter. Layers go side by side: each is
+// downloaded, hashed, inflated, hashed again and unpacked at the same time; snapshots are prepared
+// without parents and put onto each other, lowest first, when their files are there (the
+// snapshotter's `rebase`).
 #pragma once
 
 #include <functional>
@@ -56,8 +57,8 @@ class Installer {
     bool fetched_anything = false;
   };
 
-  // Fetches what is missing, verifies and unpacks it. After an error snapshots of this call are removed;
-  // partial downloads stay for the next try, save those with a wrong digest.
+  // Fetches what is missing, verifies and unpacks it. After an error snapshots of this call are
+  // removed; partial downloads stay for the next try, save those with a wrong digest.
   absl::StatusOr<Result> Install(const Request& request);
 
   // Stores a document as a blob with labels; fine when it is there already (the labels are set).

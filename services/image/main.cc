@@ -1,5 +1,5 @@
-// gantry-image: a program of its own beside gantryd, because libcurl brings two dozen shared objects that
-// the other daemons should not load.
+// gantry-image: a program of its own beside gantryd, because libcurl brings two dozen shared
+// objects that the other daemons should not load.
 #include <limits.h>
 #include <signal.h>
 #include <unistd.h>

@@ -71,8 +71,7 @@ absl::StatusOr<metadata::v1::Blob> Metadata::GetBlob(const Caller& caller, const
   metadata::v1::GetBlobRequest request;
   metadata::v1::Blob blob;
   request.set_digest(digest.str());
-  RETURN_IF_ERROR(
-      Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::Get, caller, request, &blob));
+  RETURN_IF_ERROR(Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::Get, caller, request, &blob));
   return blob;
 }
 
@@ -125,23 +124,23 @@ absl::Status Metadata::DeleteBlob(const Caller& caller, const Digest& digest) {
   return Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::Delete, caller, request, &response);
 }
 
-absl::StatusOr<metadata::v1::BeginIngestResponse> Metadata::BeginIngest(
-    const Caller& caller, const std::string& ref, const std::string& expected,
-    uint64_t total_bytes) {
+absl::StatusOr<metadata::v1::BeginIngestResponse> Metadata::BeginIngest(const Caller& caller,
+                                                                        const std::string& ref,
+                                                                        const std::string& expected,
+                                                                        uint64_t total_bytes) {
   metadata::v1::BeginIngestRequest request;
   metadata::v1::BeginIngestResponse response;
   request.set_ref(ref);
   request.set_expected_digest(expected);
   request.set_total_bytes(total_bytes);
-  RETURN_IF_ERROR(Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::BeginIngest, caller, request,
-                        &response));
+  RETURN_IF_ERROR(
+      Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::BeginIngest, caller, request, &response));
   return response;
 }
 
 absl::StatusOr<metadata::v1::Blob> Metadata::CommitIngest(const Caller& caller,
                                                           const std::string& ref,
-                                                          const Digest& digest,
-                                                          uint64_t size_bytes,
+                                                          const Digest& digest, uint64_t size_bytes,
                                                           const StringMap& labels) {
   metadata::v1::CommitIngestRequest request;
   metadata::v1::Blob blob;
@@ -158,8 +157,8 @@ absl::StatusOr<std::string> Metadata::AbortIngest(const Caller& caller, const st
   metadata::v1::AbortIngestRequest request;
   metadata::v1::AbortIngestResponse response;
   request.set_ref(ref);
-  RETURN_IF_ERROR(Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::AbortIngest, caller, request,
-                        &response));
+  RETURN_IF_ERROR(
+      Unary(*stubs_->blobs, &metadata::v1::Blobs::Stub::AbortIngest, caller, request, &response));
   return response.backend_id();
 }
 
@@ -225,8 +224,8 @@ absl::Status Metadata::DeleteImage(const Caller& caller, const std::string& name
 absl::StatusOr<std::vector<containers::Container>> Metadata::ListContainers(const Caller& caller) {
   containers::ListContainersRequest request;
   containers::ListContainersResponse response;
-  RETURN_IF_ERROR(Unary(*stubs_->containers, &containers::Containers::Stub::List, caller, request,
-                        &response));
+  RETURN_IF_ERROR(
+      Unary(*stubs_->containers, &containers::Containers::Stub::List, caller, request, &response));
   return ToVector(response.containers());
 }
 

@@ -98,8 +98,8 @@ class Metadata {
   absl::StatusOr<uint64_t> SnapshotBytes(const Caller& caller, const std::string& snapshotter,
                                          const std::string& key);
 
-  // Garbage. Calls `consume` for every digest until the call breaks or `stop` is called from another
-  // thread (through the function handed to `started`).
+  // Garbage. Calls `consume` for every digest until the call breaks or `stop` is called from
+  // another thread (through the function handed to `started`).
   absl::Status WatchGarbage(const std::vector<Digest>& known,
                             const std::function<void(std::function<void()> stop)>& started,
                             const std::function<void(const Digest&)>& consume);

@@ -25,8 +25,9 @@ std::string Option(const containerd::types::Mount& mount, absl::string_view pref
 
 bool IsBind(const containerd::types::Mount& mount) {
   return mount.type() == "bind" ||
-         std::any_of(mount.options().begin(), mount.options().end(),
-                     [](const std::string& option) { return option == "bind" || option == "rbind"; });
+         std::any_of(mount.options().begin(), mount.options().end(), [](const std::string& option) {
+           return option == "bind" || option == "rbind";
+         });
 }
 
 bool IsReadOnly(const containerd::types::Mount& mount) {
@@ -92,7 +93,8 @@ ScratchMount::~ScratchMount() {
   absl::Status status = sys::UnmountTree(path_);
   if (status.ok()) status = sys::RemoveTree(path_);
   if (!status.ok()) {
-    log::Warning("a scratch mount stays until the next start", {{"path", path_}, {"error", status}});
+    log::Warning("a scratch mount stays until the next start",
+                 {{"path", path_}, {"error", status}});
   }
 }
 

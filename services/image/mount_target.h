@@ -15,7 +15,8 @@ namespace gantry::image {
 
 sys::MountSpec ToMountSpec(const containerd::types::Mount& mount);
 
-// The layers of an overlay mount, newest first, from `lowerdir=` options; of a bind mount its source.
+// The layers of an overlay mount, newest first, from `lowerdir=` options; of a bind mount its
+// source.
 std::vector<std::string> LayerDirectories(const std::vector<containerd::types::Mount>& mounts,
                                           bool with_upper);
 

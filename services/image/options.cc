@@ -37,8 +37,7 @@ absl::StatusOr<Options> ReadOptions(const config::Section& section, const std::s
 
   ASSIGN_OR_RETURN(const int64_t document,
                    section.GetInteger("max_manifest_bytes", 4 << 20, 1 << 10, 64 << 20));
-  ASSIGN_OR_RETURN(const int64_t entries,
-                   section.GetInteger("max_index_entries", 1000, 1, 100000));
+  ASSIGN_OR_RETURN(const int64_t entries, section.GetInteger("max_index_entries", 1000, 1, 100000));
   ASSIGN_OR_RETURN(const int64_t layer_count, section.GetInteger("max_layers", 500, 1, 10000));
   limits.max_document_bytes = static_cast<size_t>(document);
   limits.max_index_entries = static_cast<size_t>(entries);

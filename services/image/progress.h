@@ -58,9 +58,8 @@ class Progress {
   // Waits until something changed since `*version` or `timeout` is over. True when all is over.
   bool Wait(uint64_t* version, absl::Duration timeout, std::vector<LayerState>* layers) {
     absl::MutexLock lock(&mutex_);
-    const auto changed = [this, version]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return version_ != *version;
-    };
+    const auto changed = [this, version]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return version_ != *version; };
     mutex_.AwaitWithTimeout(absl::Condition(&changed), timeout);
     *version = version_;
     *layers = layers_;

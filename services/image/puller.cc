@@ -39,11 +39,11 @@ class RegistrySource : public ContentSource {
       return std::move(document.bytes);
     }
     std::string bytes;
-    RETURN_IF_ERROR(registry_.FetchBlob(session_, digest, 0, size_bytes,
-                                        [&bytes](absl::string_view piece) {
-                                          bytes.append(piece.data(), piece.size());
-                                          return absl::OkStatus();
-                                        }));
+    RETURN_IF_ERROR(
+        registry_.FetchBlob(session_, digest, 0, size_bytes, [&bytes](absl::string_view piece) {
+          bytes.append(piece.data(), piece.size());
+          return absl::OkStatus();
+        }));
     return bytes;
   }
 
@@ -81,10 +81,10 @@ containerd::types::Descriptor ToProto(const oci::Descriptor& descriptor) {
 absl::StatusOr<std::unique_ptr<OperationLease>> OperationLease::Create(
     Metadata& metadata, const std::string& namespace_name) {
   const std::string expires = FormatRfc3339Nano(absl::Now() + kLeaseTime);
-  ASSIGN_OR_RETURN(std::string id,
-                   metadata.CreateLease(Caller{namespace_name, ""},
-                                        absl::StrCat(LeasePrefix(), RandomHex(8)),
-                                        {{kExpireLabel, expires}, {kPullLeaseLabel, "1"}}));
+  ASSIGN_OR_RETURN(
+      std::string id,
+      metadata.CreateLease(Caller{namespace_name, ""}, absl::StrCat(LeasePrefix(), RandomHex(8)),
+                           {{kExpireLabel, expires}, {kPullLeaseLabel, "1"}}));
   return std::unique_ptr<OperationLease>(
       new OperationLease(metadata, Caller{namespace_name, std::move(id)}));
 }
@@ -95,8 +95,7 @@ OperationLease::~OperationLease() {
   const absl::Status deleted =
       metadata_.DeleteLease(Caller{caller_.namespace_name, ""}, caller_.lease);
   if (!deleted.ok() && !absl::IsNotFound(deleted)) {
-    log::Warning("a lease expires only by itself",
-                 {{"lease", caller_.lease}, {"error", deleted}});
+    log::Warning("a lease expires only by itself", {{"lease", caller_.lease}, {"error", deleted}});
   }
 }
 
@@ -118,16 +117,15 @@ void Puller::CancelAll() {
 }
 
 Puller::Watch Puller::Start(const Request& request) {
-  const std::string key =
-      absl::StrCat(request.namespace_name, "\n", request.reference.str(), "\n",
-                   request.platform.str(), "\n",
-                   archive::Sha256Of(absl::StrCat(request.credentials.username, "\n",
-                                                  request.credentials.password))
-                       .str());
+  const std::string key = absl::StrCat(
+      request.namespace_name, "\n", request.reference.str(), "\n", request.platform.str(), "\n",
+      archive::Sha256Of(
+          absl::StrCat(request.credentials.username, "\n", request.credentials.password))
+          .str());
   absl::MutexLock lock(&mutex_);
   auto found = operations_.find(key);
-  // One that is being cancelled is of no use to a newcomer, who starts afresh and waits for its turn at
-  // every layer.
+  // One that is being cancelled is of no use to a newcomer, who starts afresh and waits for its
+  // turn at every layer.
   if (found != operations_.end() && !found->second->cancelled_) {
     ++found->second->watchers_;
     return Watch(found->second);
@@ -140,8 +138,8 @@ Puller::Watch Puller::Start(const Request& request) {
       found == operations_.end() ? key : absl::StrCat(key, "\n", RandomHex(8));
   operations_[own_key] = operation;
   std::thread([this, request, operation, own_key] {
-    operation->outcome_ = Pull(request, operation->progress_,
-                               [&operation] { return operation->cancelled_.load(); });
+    operation->outcome_ =
+        Pull(request, operation->progress_, [&operation] { return operation->cancelled_.load(); });
     operation->progress_.Finish();
     absl::MutexLock lock(&mutex_);
     operations_.erase(own_key);
@@ -180,8 +178,7 @@ absl::StatusOr<Puller::Outcome> Puller::Pull(const Request& request, Progress& p
         metadata_.GetImage(lease->caller(), outcome.name);
     const bool same = recorded.ok() && recorded->target().digest() == outcome.digest.str();
     if (!same) {
-      RETURN_IF_ERROR(
-          metadata_.PutImage(lease->caller(), outcome.name, ToProto(result.root), {}));
+      RETURN_IF_ERROR(metadata_.PutImage(lease->caller(), outcome.name, ToProto(result.root), {}));
     }
     outcome.up_to_date = same && !result.fetched_anything;
     return outcome;

@@ -23,8 +23,8 @@ namespace gantry::image {
 // Label of the leases that hold what an unfinished pull has made.
 inline constexpr char kPullLeaseLabel[] = "gantry.image/pull";
 
-// A lease for the time of one operation; deleted on destruction. Expires by itself after a day, should
-// the process die. Move-only.
+// A lease for the time of one operation; deleted on destruction. Expires by itself after a day,
+// should the process die. Move-only.
 class OperationLease {
  public:
   static absl::StatusOr<std::unique_ptr<OperationLease>> Create(Metadata& metadata,

@@ -12,8 +12,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "lib/archive/sha256.h"
-#include "lib/archive/tree.h"
 #include "lib/archive/testing/tar_builder.h"
+#include "lib/archive/tree.h"
 #include "lib/base/failpoint.h"
 #include "lib/testing/status_matchers.h"
 #include "services/image/testing/fake_registry.h"
@@ -22,13 +22,13 @@
 namespace gantry::image {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::SizeIs;
 using archive::Compression;
 using archive::TarBuilder;
 using testing::Fails;
 using testing::HasCode;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 std::string BigTar(const std::string& name, size_t size) {
   std::string bytes;
@@ -105,8 +105,8 @@ TEST_F(PullerTest, FetchesAndUnpacksLayersOfEveryCompression) {
 }
 
 TEST_F(PullerTest, LabelsKeepEverythingAliveThroughGarbageCollection) {
-  registry_.AddImage("a", "v1", {{TarBuilder().File("x", "1").Take()},
-                                 {TarBuilder().File("y", "2").Take()}});
+  registry_.AddImage("a", "v1",
+                     {{TarBuilder().File("x", "1").Take()}, {TarBuilder().File("y", "2").Take()}});
   ASSERT_OK(process_->Pull(Image("a:v1")));
   const FakeNamespace before = fake_->Get("n");
 
@@ -129,9 +129,8 @@ TEST_F(PullerTest, AnIndexLeadsToTheImageOfThePlatform) {
                         R"(","size":)", size, R"(,"platform":{"os":"linux","architecture":")",
                         architecture, R"("}})");
   };
-  const std::string index =
-      absl::StrCat(R"({"schemaVersion":2,"manifests":[)", entry(arm, "arm64"), ",",
-                   entry(amd, "amd64"), "]}");
+  const std::string index = absl::StrCat(R"({"schemaVersion":2,"manifests":[)", entry(arm, "arm64"),
+                                         ",", entry(amd, "amd64"), "]}");
   const std::string digest = registry_.AddManifest("a", "multi", index, oci::kMediaTypeIndex);
 
   absl::StatusOr<Puller::Outcome> outcome = process_->Pull(Image("a:multi"));
@@ -316,7 +315,8 @@ TEST_F(PullerTest, AManifestWithAnotherDigestIsDataLoss) {
 
 TEST_F(PullerTest, AWrongDiffIdIsDataLossAndLeavesNothing) {
   const std::string tar = TarBuilder().File("x", "1").Take();
-  const std::string other = archive::CompressAll(Compression::kGzip, TarBuilder().File("y", "1").Take());
+  const std::string other =
+      archive::CompressAll(Compression::kGzip, TarBuilder().File("y", "1").Take());
   registry_.AddImage("a", "v1", {{tar}});
   // A manifest whose layer is another, honest blob.
   oci::Manifest manifest;
@@ -333,8 +333,9 @@ TEST_F(PullerTest, AWrongDiffIdIsDataLossAndLeavesNothing) {
 }
 
 TEST_F(PullerTest, AHostileLayerIsRefusedAndLeavesNothing) {
-  registry_.AddImage("a", "v1", {{TarBuilder().File("ok", "1").Take()},
-                                 {TarBuilder().File("../../evil", "1").Take()}});
+  registry_.AddImage(
+      "a", "v1",
+      {{TarBuilder().File("ok", "1").Take()}, {TarBuilder().File("../../evil", "1").Take()}});
 
   EXPECT_THAT(process_->Pull(Image("a:v1")), Fails(absl::StatusCode::kInvalidArgument, ".."));
   EXPECT_THAT(fake_->Get("n").images, IsEmpty());
@@ -364,8 +365,8 @@ TEST_F(PullerTest, AFullDiskIsResourceExhaustedAndLeavesNothing) {
 }
 
 TEST_F(PullerTest, AfterAFailureAtAnyStepTheNextPullSucceeds) {
-  registry_.AddImage("a", "v1", {{TarBuilder().File("x", "1").Take()},
-                                 {TarBuilder().File("y/z", "2").Take()}});
+  registry_.AddImage(
+      "a", "v1", {{TarBuilder().File("x", "1").Take()}, {TarBuilder().File("y/z", "2").Take()}});
   int failures = 0;
   for (const std::string& name : failpoint::List()) {
     if (!absl::StartsWith(name, "image.")) continue;
@@ -391,11 +392,10 @@ TEST_F(PullerTest, AfterAFailureAtAnyStepTheNextPullSucceeds) {
 }
 
 TEST_F(PullerTest, DirectoriesALayerDoesNotListLookAsBelow) {
-  archive::TarEntry directory =
-      TarBuilder::Entry(archive::EntryType::kDirectory, "srv", "", 01777);
+  archive::TarEntry directory = TarBuilder::Entry(archive::EntryType::kDirectory, "srv", "", 01777);
   directory.uid = 33;
-  registry_.AddImage("a", "v1", {{TarBuilder().Add(directory).Take()},
-                                 {TarBuilder().File("srv/x", "1").Take()}});
+  registry_.AddImage(
+      "a", "v1", {{TarBuilder().Add(directory).Take()}, {TarBuilder().File("srv/x", "1").Take()}});
 
   ASSERT_OK(process_->Pull(Image("a:v1")));
 
@@ -406,9 +406,10 @@ TEST_F(PullerTest, DirectoriesALayerDoesNotListLookAsBelow) {
 }
 
 TEST_F(PullerTest, WhiteoutsAndOpaqueDirectoriesReachTheOverlay) {
-  registry_.AddImage("a", "v1",
-                     {{TarBuilder().File("gone", "1").Directory("d").File("d/old", "1").Take()},
-                      {TarBuilder().File(".wh.gone", "").Directory("d").File("d/.wh..wh..opq", "").Take()}});
+  registry_.AddImage(
+      "a", "v1",
+      {{TarBuilder().File("gone", "1").Directory("d").File("d/old", "1").Take()},
+       {TarBuilder().File(".wh.gone", "").Directory("d").File("d/.wh..wh..opq", "").Take()}});
 
   ASSERT_OK(process_->Pull(Image("a:v1")));
 
@@ -438,8 +439,9 @@ class ForeignSnapshotterTest : public PullerTest {
   void SetUp() override {
     REQUIRE_ROOT();
     fake_ = std::make_unique<FakeMetadata>(temp_.path() + "/snapshots", /*rebase=*/false);
-    registry_.AddImage("a", "v1", {{TarBuilder().File("x", "1").Take()},
-                                   {TarBuilder().File("y", "2").File(".wh.x", "").Take()}});
+    registry_.AddImage("a", "v1",
+                       {{TarBuilder().File("x", "1").Take()},
+                        {TarBuilder().File("y", "2").File(".wh.x", "").Take()}});
   }
 };
 

@@ -40,8 +40,7 @@ std::string HostName(const std::string& host) {
 bool IsLoopback(const std::string& name) {
   if (name == "localhost" || name == "::1") return true;
   in_addr address = {};
-  return ::inet_pton(AF_INET, name.c_str(), &address) == 1 &&
-         (ntohl(address.s_addr) >> 24) == 127;
+  return ::inet_pton(AF_INET, name.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
 }
 
 // Whether the IP address `name` lies in "10.0.0.0/8" or "fd00::/8".
@@ -80,8 +79,8 @@ std::string ErrorText(const HttpResponse& response) {
   if (!first.is_object()) return "";
   (void)first.Optional("code", &code);
   (void)first.Optional("message", &message);
-  return EscapeForTerminal(absl::StrCat(": ", code, code.empty() || message.empty() ? "" : " ",
-                                        message));
+  return EscapeForTerminal(
+      absl::StrCat(": ", code, code.empty() || message.empty() ? "" : " ", message));
 }
 
 absl::Status StatusError(const HttpResponse& response) {
@@ -168,8 +167,7 @@ absl::StatusOr<Credentials> Registry::CredentialsFor(const Session& session) con
 
 bool Registry::MaySendTo(const std::string& registry, const UrlParts& realm) const {
   const std::string host = ApiHost(registry);
-  absl::StatusOr<UrlParts> own =
-      SplitUrl(absl::StrCat(realm.scheme, "://", host, "/"));
+  absl::StatusOr<UrlParts> own = SplitUrl(absl::StrCat(realm.scheme, "://", host, "/"));
   const bool same = own.ok() && own->Origin() == realm.Origin();
   const bool listed = std::any_of(
       options_.token_servers.begin(), options_.token_servers.end(), [&](const std::string& entry) {
@@ -188,8 +186,7 @@ absl::StatusOr<std::string> Registry::FetchToken(const Session& session,
     auto found = challenge.parameters.find(name);
     return found == challenge.parameters.end() ? std::string() : found->second;
   };
-  const std::string scope =
-      absl::StrCat("repository:", session.reference.repository(), ":pull");
+  const std::string scope = absl::StrCat("repository:", session.reference.repository(), ":pull");
   absl::StatusOr<UrlParts> realm = SplitUrl(parameter("realm"));
   if (!realm.ok()) {
     return absl::UnauthenticatedError(
@@ -203,15 +200,14 @@ absl::StatusOr<std::string> Registry::FetchToken(const Session& session,
   const bool send_credentials =
       !credentials.empty() && MaySendTo(session.reference.registry(), *realm);
   if (!credentials.empty() && !send_credentials) {
-    return absl::PermissionDeniedError(absl::StrCat(
-        "the registry wants its credentials sent to '", EscapeForTerminal(realm_host),
-        "'; if that is right, add '", session.reference.registry(), "=",
-        EscapeForTerminal(realm->host), "' to [image] token_servers"));
+    return absl::PermissionDeniedError(
+        absl::StrCat("the registry wants its credentials sent to '", EscapeForTerminal(realm_host),
+                     "'; if that is right, add '", session.reference.registry(), "=",
+                     EscapeForTerminal(realm->host), "' to [image] token_servers"));
   }
-  const std::string key = absl::StrCat(parameter("realm"), "\n", parameter("service"), "\n", scope,
-                                       "\n", archive::Sha256Of(absl::StrCat(
-                                                 credentials.username, "\n", credentials.password))
-                                                 .str());
+  const std::string key = absl::StrCat(
+      parameter("realm"), "\n", parameter("service"), "\n", scope, "\n",
+      archive::Sha256Of(absl::StrCat(credentials.username, "\n", credentials.password)).str());
   {
     absl::MutexLock lock(&mutex_);
     auto found = tokens_.find(key);
@@ -223,10 +219,9 @@ absl::StatusOr<std::string> Registry::FetchToken(const Session& session,
     }
   }
   HttpRequest request;
-  request.url = absl::StrCat(realm->Origin(), realm->path,
-                             absl::StrContains(realm->path, "?") ? "&" : "?",
-                             "service=", UrlEscape(parameter("service")),
-                             "&scope=", UrlEscape(scope));
+  request.url =
+      absl::StrCat(realm->Origin(), realm->path, absl::StrContains(realm->path, "?") ? "&" : "?",
+                   "service=", UrlEscape(parameter("service")), "&scope=", UrlEscape(scope));
   if (send_credentials) {
     request.url += absl::StrCat("&account=", UrlEscape(credentials.username));
     request.headers.push_back(absl::StrCat("Authorization: ", BasicAuthorization(credentials)));
@@ -298,8 +293,8 @@ absl::StatusOr<HttpResponse> Registry::Request(const Session& session, const std
   ASSIGN_OR_RETURN(const Credentials credentials, CredentialsFor(session));
   request.url = absl::StrCat(base, "/v2/", session.reference.repository(), "/", path);
   request.cancelled = session.cancelled;
-  const std::string known_key = absl::StrCat("\nlast\n", session.reference.name(), "\n",
-                                             credentials.username);
+  const std::string known_key =
+      absl::StrCat("\nlast\n", session.reference.name(), "\n", credentials.username);
   std::string authorization;
   {
     absl::MutexLock lock(&mutex_);
@@ -308,7 +303,8 @@ absl::StatusOr<HttpResponse> Registry::Request(const Session& session, const std
       authorization = found->second.value;
     }
   }
-  // The known token, a fresh look at the challenge, and once more for a token that had just expired.
+  // The known token, a fresh look at the challenge, and once more for a token that had just
+  // expired.
   HttpResponse response;
   for (int round = 0; round < 3; ++round) {
     ASSIGN_OR_RETURN(response, Follow(session, request, authorization));
@@ -367,8 +363,7 @@ absl::StatusOr<Registry::Document> Registry::FetchDocument(const Session& sessio
   RETURN_IF_ERROR(Retry(
       session,
       [&]() -> absl::Status {
-        ASSIGN_OR_RETURN(response,
-                         Request(session, absl::StrCat("manifests/", target), request));
+        ASSIGN_OR_RETURN(response, Request(session, absl::StrCat("manifests/", target), request));
         return absl::OkStatus();
       },
       [] { return uint64_t{0}; }));
@@ -381,9 +376,9 @@ absl::StatusOr<Registry::Document> Registry::FetchDocument(const Session& sessio
                                             document.digest.str(), ", expected was ",
                                             wanted->str()));
   }
-  ASSIGN_OR_RETURN(document.media_type,
-                   oci::DocumentMediaType(response.body, response.Header("content-type"),
-                                          options_.limits));
+  ASSIGN_OR_RETURN(
+      document.media_type,
+      oci::DocumentMediaType(response.body, response.Header("content-type"), options_.limits));
   document.bytes = std::move(response.body);
   return document;
 }
@@ -401,7 +396,8 @@ absl::Status Registry::FetchBlob(const Session& session, const Digest& digest, u
       // A server without ranges sends everything again.
       skip = response.status == 206 ? 0 : position;
       if (response.status == 206 && position > 0 &&
-          !absl::StartsWith(response.Header("content-range"), absl::StrCat("bytes ", position, "-"))) {
+          !absl::StartsWith(response.Header("content-range"),
+                            absl::StrCat("bytes ", position, "-"))) {
         return absl::DataLossError("the registry answered another range than was asked for");
       }
       return absl::OkStatus();

@@ -117,8 +117,8 @@ std::vector<Challenge> ParseChallenges(absl::string_view header) {
 }
 
 std::string BasicAuthorization(const Credentials& credentials) {
-  return absl::StrCat("Basic ", absl::Base64Escape(absl::StrCat(credentials.username, ":",
-                                                                credentials.password)));
+  return absl::StrCat(
+      "Basic ", absl::Base64Escape(absl::StrCat(credentials.username, ":", credentials.password)));
 }
 
 absl::StatusOr<Token> ParseToken(absl::string_view text) {

@@ -17,10 +17,10 @@
 namespace gantry::image {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::Fails;
 using testing::HasCode;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 class RegistryTest : public ::testing::Test {
  protected:
@@ -76,9 +76,9 @@ TEST_F(RegistryTest, BasicCredentialsAreSentWhenAskedFor) {
 TEST_F(RegistryTest, CredentialsComeFromDockersFileToo) {
   sys::TempDir temp = *sys::TempDir::Create();
   options_.auth_file = temp.path() + "/config.json";
-  ASSERT_OK(sys::WriteFileAtomically(
-      options_.auth_file, absl::StrCat(R"({"auths":{")", fake_.host(), R"(":{"auth":")",
-                                       absl::Base64Escape("me:secret"), R"("}}})")));
+  ASSERT_OK(sys::WriteFileAtomically(options_.auth_file,
+                                     absl::StrCat(R"({"auths":{")", fake_.host(), R"(":{"auth":")",
+                                                  absl::Base64Escape("me:secret"), R"("}}})")));
   const std::string expected = "Basic " + absl::Base64Escape("me:secret");
   fake_.Intercept([&](const FakeRequest& request, FakeAnswer* answer) {
     if (HasHeader(request, "authorization", expected)) return false;

@@ -11,9 +11,9 @@
 
 namespace gantry::image {
 
-// Lets one at a time do the work a key stands for; whoever waited looks afterwards whether it is done,
-// and otherwise does it. So one download serves many pulls, and a pull that fails or is cancelled takes
-// nobody with it. Thread-safe.
+// Lets one at a time do the work a key stands for; whoever waited looks afterwards whether it is
+// done, and otherwise does it. So one download serves many pulls, and a pull that fails or is
+// cancelled takes nobody with it. Thread-safe.
 class SingleFlight {
  public:
   // The right to work on a key; destruction passes it on. Move-only.

@@ -10,8 +10,8 @@
 
 namespace gantry::image {
 
-// Threads for work that blocks (disk, metadata) on behalf of parked streams, started when first needed.
-// Thread-safe.
+// Threads for work that blocks (disk, metadata) on behalf of parked streams, started when first
+// needed. Thread-safe.
 class TaskPool {
  public:
   explicit TaskPool(size_t max_threads) : max_threads_(max_threads) {}

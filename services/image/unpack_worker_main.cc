@@ -48,8 +48,8 @@ absl::Status Limit(__rlimit_resource_t resource, rlim_t value) {
 // What files of any owner and mode take, and no more.
 absl::Status KeepCapabilities() {
   uint64_t kept = 0;
-  for (int capability : {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_MKNOD,
-                         CAP_SETFCAP}) {
+  for (int capability :
+       {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_MKNOD, CAP_SETFCAP}) {
     kept |= uint64_t{1} << capability;
   }
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -61,31 +61,66 @@ absl::Status KeepCapabilities() {
   return absl::OkStatus();
 }
 
-// Reading, writing files below the root, memory and threads. No socket, no exec, and neither open nor
-// openat: with those libraries fetch configuration and code, which here would come from the image
-// (SECURITY-RULES 7); our own code opens with openat2.
+// Reading, writing files below the root, memory and threads. No socket, no exec, and neither open
+// nor openat: with those libraries fetch configuration and code, which here would come from the
+// image (SECURITY-RULES 7); our own code opens with openat2.
 absl::Status FilterSystemCalls() {
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
   if (filter == nullptr) return absl::ResourceExhaustedError("no memory for the seccomp filter");
   int result = 0;
-  for (int call :
-       {SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(pwrite64), SCMP_SYS(openat2), SCMP_SYS(close),
-        SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(lseek),
-        SCMP_SYS(mkdirat), SCMP_SYS(mknodat), SCMP_SYS(symlinkat), SCMP_SYS(linkat),
-        SCMP_SYS(unlinkat), SCMP_SYS(fchown), SCMP_SYS(fchownat), SCMP_SYS(fchmod),
-        SCMP_SYS(fchmodat), SCMP_SYS(fsetxattr), SCMP_SYS(utimensat), SCMP_SYS(ftruncate),
-        SCMP_SYS(getdents64), SCMP_SYS(readlinkat), SCMP_SYS(fcntl), SCMP_SYS(mmap),
-        SCMP_SYS(munmap), SCMP_SYS(mprotect), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk),
-        SCMP_SYS(futex), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigreturn),
-        SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(exit), SCMP_SYS(exit_group),
-        SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_getparam),
-        SCMP_SYS(sched_getscheduler), SCMP_SYS(getrandom),
-        SCMP_SYS(clock_gettime), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(tgkill),
-        SCMP_SYS(restart_syscall), SCMP_SYS(prlimit64)}) {
+  for (int call : {SCMP_SYS(read),
+                   SCMP_SYS(write),
+                   SCMP_SYS(pwrite64),
+                   SCMP_SYS(openat2),
+                   SCMP_SYS(close),
+                   SCMP_SYS(fstat),
+                   SCMP_SYS(newfstatat),
+                   SCMP_SYS(statx),
+                   SCMP_SYS(lseek),
+                   SCMP_SYS(mkdirat),
+                   SCMP_SYS(mknodat),
+                   SCMP_SYS(symlinkat),
+                   SCMP_SYS(linkat),
+                   SCMP_SYS(unlinkat),
+                   SCMP_SYS(fchown),
+                   SCMP_SYS(fchownat),
+                   SCMP_SYS(fchmod),
+                   SCMP_SYS(fchmodat),
+                   SCMP_SYS(fsetxattr),
+                   SCMP_SYS(utimensat),
+                   SCMP_SYS(ftruncate),
+                   SCMP_SYS(getdents64),
+                   SCMP_SYS(readlinkat),
+                   SCMP_SYS(fcntl),
+                   SCMP_SYS(mmap),
+                   SCMP_SYS(munmap),
+                   SCMP_SYS(mprotect),
+                   SCMP_SYS(mremap),
+                   SCMP_SYS(madvise),
+                   SCMP_SYS(brk),
+                   SCMP_SYS(futex),
+                   SCMP_SYS(rt_sigprocmask),
+                   SCMP_SYS(rt_sigaction),
+                   SCMP_SYS(rt_sigreturn),
+                   SCMP_SYS(set_robust_list),
+                   SCMP_SYS(rseq),
+                   SCMP_SYS(exit),
+                   SCMP_SYS(exit_group),
+                   SCMP_SYS(sched_yield),
+                   SCMP_SYS(sched_getaffinity),
+                   SCMP_SYS(sched_getparam),
+                   SCMP_SYS(sched_getscheduler),
+                   SCMP_SYS(getrandom),
+                   SCMP_SYS(clock_gettime),
+                   SCMP_SYS(gettid),
+                   SCMP_SYS(getpid),
+                   SCMP_SYS(tgkill),
+                   SCMP_SYS(restart_syscall),
+                   SCMP_SYS(prlimit64)}) {
     result |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
   }
-  // Threads of this process yes, other processes and namespaces no. clone3 hides its flags in memory;
-  // as "not there" it makes the C library take clone.
+  // Threads of this process yes, other processes and namespaces no. clone3 hides its flags in
+  // memory; as "not there" it makes the C library take clone.
   result |= seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
                              SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
   result |= seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
@@ -96,8 +131,8 @@ absl::Status FilterSystemCalls() {
 }
 
 absl::Status EnterSandbox() {
-  // libarchive asks iconv about pax headers: let the C library read its own tables now, not those of
-  // the image.
+  // libarchive asks iconv about pax headers: let the C library read its own tables now, not those
+  // of the image.
   if (iconv_t converter = ::iconv_open("ANSI_X3.4-1968", "UTF-8");
       converter != reinterpret_cast<iconv_t>(-1)) {
     ::iconv_close(converter);
@@ -159,7 +194,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const absl::StatusOr<gantry::archive::UnpackResult> result = gantry::image::Run(argc, argv);
-  const absl::Status written = gantry::sys::WriteAll(gantry::sys::UniqueFd(4),
-                                                     gantry::image::EncodeReport(result));
+  const absl::Status written =
+      gantry::sys::WriteAll(gantry::sys::UniqueFd(4), gantry::image::EncodeReport(result));
   ::_exit(result.ok() && written.ok() ? 0 : 1);
 }

@@ -103,8 +103,8 @@ absl::Status CopyAttributes(const sys::UniqueFd& from, const sys::UniqueFd& to,
   const struct timespec times[2] = {status.st_mtim, status.st_mtim};
   if (::fchown(to.get(), status.st_uid, status.st_gid) != 0 ||
       ::fchmod(to.get(), status.st_mode & 07777) != 0 || ::futimens(to.get(), times) != 0) {
-    return sys::ErrnoError(
-        errno, absl::StrCat("copy the attributes of '", EscapeForTerminal(path), "'"));
+    return sys::ErrnoError(errno,
+                           absl::StrCat("copy the attributes of '", EscapeForTerminal(path), "'"));
   }
   return absl::OkStatus();
 }
@@ -137,7 +137,8 @@ absl::StatusOr<std::unique_ptr<LayerUnpack>> Unpacker::Start(
   Pipe input;
   if (!blob.ok()) {
     ASSIGN_OR_RETURN(input, MakePipe());
-    // A bigger pipe means fewer switches between the two; the limit for users does not matter to root.
+    // A bigger pipe means fewer switches between the two; the limit for users does not matter to
+    // root.
     (void)::fcntl(input.write.get(), F_SETPIPE_SZ, kPipeBytes);
     if (::fcntl(input.write.get(), F_SETFL, O_NONBLOCK) != 0) {
       return sys::ErrnoError(errno, "make a pipe non-blocking");

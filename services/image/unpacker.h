@@ -26,8 +26,8 @@ struct UnpackerOptions {
 // One layer being unpacked. Destruction kills the worker. Thread-compatible.
 class LayerUnpack {
  public:
-  // Hands bytes of the layer to the worker, waiting while it is busy. Errors: what the worker said if it
-  // has ended; Cancelled.
+  // Hands bytes of the layer to the worker, waiting while it is busy. Errors: what the worker said
+  // if it has ended; Cancelled.
   absl::Status Write(absl::string_view bytes, const std::function<bool()>& cancelled);
 
   // No more bytes: waits for the worker and answers its result.
@@ -48,7 +48,8 @@ class Unpacker {
  public:
   explicit Unpacker(UnpackerOptions options) : options_(std::move(options)) {}
 
-  // Starts a worker for `directory`. It reads from `blob` when that is a descriptor, else from Write.
+  // Starts a worker for `directory`. It reads from `blob` when that is a descriptor, else from
+  // Write.
   absl::StatusOr<std::unique_ptr<LayerUnpack>> Start(
       const sys::UniqueFd& directory, archive::Whiteouts whiteouts,
       std::optional<archive::Compression> compression, const sys::UniqueFd& blob = {});
@@ -58,8 +59,8 @@ class Unpacker {
 };
 
 // What the worker may not do itself, lacking CAP_SYS_ADMIN and the layers below: marks opaque
-// directories for overlayfs and gives directories that the layer did not list the attributes they have
-// below. `lower` are directories of the layers below, newest first; empty for the lowest.
+// directories for overlayfs and gives directories that the layer did not list the attributes they
+// have below. `lower` are directories of the layers below, newest first; empty for the lowest.
 absl::Status FinishOverlayLayer(const sys::UniqueFd& layer, const archive::UnpackResult& result,
                                 const std::vector<std::string>& lower);
 

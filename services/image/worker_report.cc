@@ -11,8 +11,8 @@
 namespace gantry::image {
 namespace {
 
-// A report is a sequence of fields: one byte of kind, four bytes of length (little-endian), the bytes.
-// kEnd comes last, so that a cut report shows.
+// A report is a sequence of fields: one byte of kind, four bytes of length (little-endian), the
+// bytes. kEnd comes last, so that a cut report shows.
 enum Kind : char {
   kErrorCode = 'c',
   kErrorMessage = 'm',

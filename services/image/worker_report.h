@@ -1,5 +1,5 @@
-// What the unpack worker tells the daemon, as bytes on a pipe. The worker has read hostile bytes, so the
-// reader trusts nothing about the form.
+// What the unpack worker tells the daemon, as bytes on a pipe. The worker has read hostile bytes,
+// so the reader trusts nothing about the form.
 #pragma once
 
 #include <string>

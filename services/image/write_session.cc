@@ -15,8 +15,8 @@ namespace content = containerd::services::content::v1;
 
 void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
   out->set_seconds(absl::ToUnixSeconds(time));
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
+  out->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(out->seconds()))));
 }
 
 absl::Status CheckDigest(const std::string& text) {
@@ -142,12 +142,12 @@ absl::Status WriteSession::CheckNotThere(const std::string& expected) {
 absl::Status WriteSession::Write(const Request& request) {
   const uint64_t offset = static_cast<uint64_t>(request.offset());
   if (offset > 0 && offset != Offset()) {
-    return absl::OutOfRangeError(absl::StrCat("write @", offset, " must occur at current offset ",
-                                              Offset()));
+    return absl::OutOfRangeError(
+        absl::StrCat("write @", offset, " must occur at current offset ", Offset()));
   }
   // A commit without data leaves what is there; 0 may just be unset.
-  const bool truncate =
-      offset == 0 && Offset() > 0 && (request.action() == content::WRITE || !request.data().empty());
+  const bool truncate = offset == 0 && Offset() > 0 &&
+                        (request.action() == content::WRITE || !request.data().empty());
   if (truncate) {
     if (shared_) RETURN_IF_ERROR(OpenIngest());
     RETURN_IF_ERROR(ingest_->Truncate());
@@ -182,9 +182,8 @@ absl::Status WriteSession::Commit(const Request& request) {
   const auto record = [&]() -> absl::Status {
     return metadata_.CommitIngest(caller_, ref_, digest, size, labels).status();
   };
-  absl::Status committed =
-      shared_ ? blobs_.WithBlob(digest, [&](uint64_t) { return record(); })
-              : ingest_->Commit(digest, record);
+  absl::Status committed = shared_ ? blobs_.WithBlob(digest, [&](uint64_t) { return record(); })
+                                   : ingest_->Commit(digest, record);
   if (absl::IsAlreadyExists(committed)) {
     return absl::AlreadyExistsError(absl::StrCat("content ", digest.str(), ": already exists"));
   }

@@ -19,8 +19,8 @@ class WriteSession {
   WriteSession(BlobStore& blobs, Metadata& metadata, Caller caller);
 
   // Answers one message. After an error or a commit the session is over.
-  // Errors: AlreadyExists — the blob is visible (and leased): success to clients; Unavailable — the ref
-  // is locked; OutOfRange — wrong offset; FailedPrecondition — size or digest differ at commit.
+  // Errors: AlreadyExists — the blob is visible (and leased): success to clients; Unavailable — the
+  // ref is locked; OutOfRange — wrong offset; FailedPrecondition — size or digest differ at commit.
   absl::StatusOr<containerd::services::content::v1::WriteContentResponse> Handle(
       const containerd::services::content::v1::WriteContentRequest& request);
 

@@ -53,15 +53,15 @@ absl::StatusOr<Bootstrap> Bundle::ReadBootstrap() const {
 
 absl::Status Bundle::Remove() const {
   RETURN_IF_ERROR(FAILPOINT("task.bundle.before_remove"));
-  // A file system still mounted on rootfs must not be walked into: its files are a snapshot's. rmdir
-  // tells an empty directory from a mount point without a look at the mount table.
+  // A file system still mounted on rootfs must not be walked into: its files are a snapshot's.
+  // rmdir tells an empty directory from a mount point without a look at the mount table.
   const absl::Status rootfs_gone = sys::RemoveEmptyDirectory(rootfs());
   if (!rootfs_gone.ok() && !absl::IsNotFound(rootfs_gone)) {
     RETURN_IF_ERROR(Annotate(sys::UnmountTree(path_), absl::StrCat("remove bundle '", path_, "'")));
     ASSIGN_OR_RETURN(std::vector<std::string> mounted, sys::MountPointsBelow(path_));
     if (!mounted.empty()) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "remove bundle '", path_, "': '", mounted[0], "' stays mounted; unmount it"));
+      return absl::FailedPreconditionError(absl::StrCat("remove bundle '", path_, "': '",
+                                                        mounted[0], "' stays mounted; unmount it"));
     }
   }
   RETURN_IF_ERROR(sys::RemoveTree(path_));
@@ -75,8 +75,7 @@ absl::StatusOr<std::vector<BundleName>> ListBundles(const std::string& root) {
   ASSIGN_OR_RETURN(const std::vector<std::string> namespaces, sys::ListDirectory(root));
   for (const std::string& ns : namespaces) {
     if (absl::StartsWith(ns, ".")) continue;
-    absl::StatusOr<std::vector<std::string>> ids =
-        sys::ListDirectory(absl::StrCat(root, "/", ns));
+    absl::StatusOr<std::vector<std::string>> ids = sys::ListDirectory(absl::StrCat(root, "/", ns));
     if (!ids.ok()) continue;  // Not a directory, or removed this moment.
     for (const std::string& id : *ids) bundles.push_back({ns, id});
   }

@@ -1,9 +1,10 @@
 // Bundles: one directory per task under <runtime_directory>/<namespace>/<id>/, gone with a reboot.
 //
-// Files (contracts/containerd/shim-bundle.tsv): config.json, rootfs/, bootstrap.json, shim-binary-path,
-// address, and for shims of strangers log (a fifo) and work (a symlink). Ours beside them:
-//   exit        the shim's exit record (docs/formats/exit-record.md); written by us when it could not
-//   shim-ended  the shim is gone and cleaned up after; the task waits as stopped for its Delete
+// Files (contracts/containerd/shim-bundle.tsv): config.json, rootfs/, bootstrap.json,
+// shim-binary-path, address, and for shims of strangers log (a fifo) and work (a symlink). Ours
+// beside them:
+//   exit        the shim's exit record (docs/formats/exit-record.md); written by us when it could
+//   not shim-ended  the shim is gone and cleaned up after; the task waits as stopped for its Delete
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@ namespace gantry::task {
 
 // How to reach the shim of a bundle again.
 struct Bootstrap {
-  int version = 2;  // Of the task API: 2 or 3.
+  int version = 2;      // Of the task API: 2 or 3.
   std::string address;  // "unix:///path"
   std::string binary;   // Of the shim.
 };

@@ -1,5 +1,5 @@
-// Watches processes that end by themselves, without a thread waiting for each; reaps those that are our
-// children.
+// Watches processes that end by themselves, without a thread waiting for each; reaps those that are
+// our children.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ class ChildReaper {
   explicit ChildReaper(LoopThread& loop) : loop_(loop) {}
   ~ChildReaper();  // Children that still run are left alone.
 
-  // Reaps `child` when it ends and kills it after `patience`; then calls `done` on the loop's thread.
-  // `name` is for the log.
+  // Reaps `child` when it ends and kills it after `patience`; then calls `done` on the loop's
+  // thread. `name` is for the log.
   void Take(sys::Child child, const std::string& name, absl::Duration patience,
             std::function<void()> done);
   // The same for a process that is somebody else's child.

@@ -9,9 +9,9 @@
 namespace gantry::task {
 
 struct ContainerRecord {
-  std::string runtime;             // Name or path; may be empty.
-  google::protobuf::Any options;   // Of the runtime; type_url empty: none.
-  std::string spec;                // config.json.
+  std::string runtime;            // Name or path; may be empty.
+  google::protobuf::Any options;  // Of the runtime; type_url empty: none.
+  std::string spec;               // config.json.
 };
 
 // Thread-safe.

@@ -36,8 +36,8 @@ struct EventForwarder::State : std::enable_shared_from_this<EventForwarder::Stat
     if (options.metrics == nullptr) return;
     kept_gauge = &options.metrics->GetGauge("gantry_task_events_kept",
                                             "Events of shims that metadata has not taken yet.");
-    dropped = &options.metrics->GetCounter(
-        "gantry_task_events_dropped_total", "Events of shims that were given up, never exits.");
+    dropped = &options.metrics->GetCounter("gantry_task_events_dropped_total",
+                                           "Events of shims that were given up, never exits.");
   }
 
   // All below run on the loop's thread.
@@ -146,10 +146,10 @@ EventForwarder::~EventForwarder() {
 
 void EventForwarder::Forward(containerd::types::Envelope envelope, std::function<void()> taken,
                              Keep keep) {
-  loop_.Post([state = state_, envelope = std::move(envelope), taken = std::move(taken),
-              keep]() mutable {
-    if (!state->stopped) state->Add(std::move(envelope), std::move(taken), keep);
-  });
+  loop_.Post(
+      [state = state_, envelope = std::move(envelope), taken = std::move(taken), keep]() mutable {
+        if (!state->stopped) state->Add(std::move(envelope), std::move(taken), keep);
+      });
 }
 
 bool EventForwarder::Drain(absl::Duration timeout) {

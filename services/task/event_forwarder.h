@@ -1,9 +1,9 @@
 // Carries events of shims to gantry-metadata: in order per container, at least once, exits always.
 //
 // A shim awaits our answer to one event before it sends the next. We answer when metadata has taken
-// the event, so while all is well the event is never only in our memory, and a crash of ours makes the
-// shim send it again. When metadata does not take it within `patience`, we answer all the same (a shim
-// of containerd gives up after five tries and forgets the event) and keep it ourselves.
+// the event, so while all is well the event is never only in our memory, and a crash of ours makes
+// the shim send it again. When metadata does not take it within `patience`, we answer all the same
+// (a shim of containerd gives up after five tries and forgets the event) and keep it ourselves.
 #pragma once
 
 #include <cstdint>

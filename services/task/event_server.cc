@@ -33,8 +33,8 @@ absl::StatusOr<std::unique_ptr<EventServer>> EventServer::Listen(LoopThread& loo
   absl::Status status;
   loop.Do([&] {
     server->server_ = std::make_unique<ttrpc::Server>(
-        loop.loop(), [raw = server.get()](const ttrpc::Request& request,
-                                          ttrpc::Responder responder) {
+        loop.loop(),
+        [raw = server.get()](const ttrpc::Request& request, ttrpc::Responder responder) {
           raw->Handle(request, responder);
         });
     server->server_->SetMaxConnections(kMaxShims);

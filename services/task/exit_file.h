@@ -1,5 +1,5 @@
-// The exit record of a bundle as a supervisor sees it (docs/formats/exit-record.md). The shim writes
-// it; we do when the shim could not.
+// The exit record of a bundle as a supervisor sees it (docs/formats/exit-record.md). The shim
+// writes it; we do when the shim could not.
 #pragma once
 
 #include <cstdint>

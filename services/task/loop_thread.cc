@@ -18,10 +18,10 @@ absl::StatusOr<std::unique_ptr<LoopThread>> LoopThread::Start() {
   sys::UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.ok()) return sys::ErrnoError(errno, "make an eventfd");
   std::unique_ptr<LoopThread> self(new LoopThread(std::move(loop), std::move(wake)));
-  RETURN_IF_ERROR(self->loop_
-                      ->Add(self->wake_.get(), EPOLLIN,
-                            [raw = self.get()](uint32_t) { raw->RunPosted(); })
-                      .status());
+  RETURN_IF_ERROR(
+      self->loop_
+          ->Add(self->wake_.get(), EPOLLIN, [raw = self.get()](uint32_t) { raw->RunPosted(); })
+          .status());
   self->thread_ = std::thread([raw = self.get()] {
     if (absl::Status ended = raw->loop_->Run(); !ended.ok()) {
       log::Error("event loop ended", {{"error", ended}});

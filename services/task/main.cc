@@ -28,8 +28,8 @@ namespace {
 constexpr int kWorkerThreads = 8;
 constexpr absl::Duration kDrainTimeout = absl::Seconds(2);
 
-// Three descriptors a task: the usual soft limit of 1024 would end at some 300 tasks. Containers do not
-// inherit this: the runtime sets what their spec says, and dockerd's units raise it just so.
+// Three descriptors a task: the usual soft limit of 1024 would end at some 300 tasks. Containers do
+// not inherit this: the runtime sets what their spec says, and dockerd's units raise it just so.
 void RaiseDescriptorLimit() {
   rlimit limit = {};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -51,7 +51,8 @@ absl::Status Run(rpc::Daemon& daemon) {
                    section.GetDuration("create_timeout", options.create_timeout));
   LaunchOptions launch;
   ASSIGN_OR_RETURN(launch.debug, section.GetBool("shim_debug", false));
-  ASSIGN_OR_RETURN(launch.start_timeout, section.GetDuration("start_timeout", launch.start_timeout));
+  ASSIGN_OR_RETURN(launch.start_timeout,
+                   section.GetDuration("start_timeout", launch.start_timeout));
   ASSIGN_OR_RETURN(const int64_t pool_size, section.GetInteger("shim_pool", 4, 0, 64));
   launch.pool_size = static_cast<size_t>(pool_size);
   launch.pool_binary = FindShimBinary(kOwnRuntime, options.search).value_or("");
@@ -73,12 +74,11 @@ absl::Status Run(rpc::Daemon& daemon) {
                             daemon.metrics());
   // Shims of the last run have events for us; nothing is answered before their tasks are known.
   supervisor.Adopt();
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<EventServer> events,
-      EventServer::Listen(*loop, launch.events_socket, forwarder,
-                          [&supervisor](const containerd::types::Envelope& envelope) {
-                            supervisor.Observe(envelope);
-                          }));
+  ASSIGN_OR_RETURN(std::unique_ptr<EventServer> events,
+                   EventServer::Listen(*loop, launch.events_socket, forwarder,
+                                       [&supervisor](const containerd::types::Envelope& envelope) {
+                                         supervisor.Observe(envelope);
+                                       }));
   TaskService service(supervisor, daemon.metrics());
   daemon.AddService(&service);
   daemon.AddAuditor([&](rpc::AuditReport& report) {
@@ -91,7 +91,8 @@ absl::Status Run(rpc::Daemon& daemon) {
   daemon.OnStop([&supervisor] { supervisor.PrepareToStop(); });
   const absl::Status served = daemon.Serve();
   events.reset();
-  (void)forwarder.Drain(kDrainTimeout);  // What stays is sent again: shims keep it, and so do bundles.
+  (void)forwarder.Drain(
+      kDrainTimeout);  // What stays is sent again: shims keep it, and so do bundles.
   return served;
 }
 

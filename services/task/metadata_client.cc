@@ -22,8 +22,7 @@ absl::StatusOr<ContainerRecord> MetadataClient::Get(const std::string& ns, const
   request.set_id(id);
   containerd::services::containers::v1::GetContainerResponse response;
   const grpc::Status status = containers_->Get(&context, request, &response);
-  RETURN_IF_ERROR(
-      Annotate(rpc::FromGrpcStatus(status), absl::StrCat("read container '", id, "'")));
+  RETURN_IF_ERROR(Annotate(rpc::FromGrpcStatus(status), absl::StrCat("read container '", id, "'")));
   ContainerRecord record;
   record.runtime = response.container().runtime().name();
   record.options = response.container().runtime().options();
@@ -42,10 +41,9 @@ EventForwarder::Send MetadataClient::Forwarding() {
     auto call = std::make_shared<Call>();
     rpc::PrepareCall(call->context, rpc::kShortCall, envelope.namespace_());
     *call->request.mutable_envelope() = envelope;
-    events->async()->Forward(&call->context, &call->request, &call->response,
-                             [call, done = std::move(done)](grpc::Status status) {
-                               done(rpc::FromGrpcStatus(status));
-                             });
+    events->async()->Forward(
+        &call->context, &call->request, &call->response,
+        [call, done = std::move(done)](grpc::Status status) { done(rpc::FromGrpcStatus(status)); });
   };
 }
 

@@ -44,7 +44,8 @@ TEST_F(RuntimeNameTest, OursIsLookedForBesideUsFirstOthersLast) {
 TEST_F(RuntimeNameTest, PathsMustBeAbsoluteProgramsAndErrorsSayWhere) {
   EXPECT_THAT(FindShimBinary("io.containerd.kata.v2", search_),
               Fails(absl::StatusCode::kNotFound, temp_.path() + "/bin"));
-  EXPECT_THAT(FindShimBinary("./shim", search_), Fails(absl::StatusCode::kInvalidArgument, "relative"));
+  EXPECT_THAT(FindShimBinary("./shim", search_),
+              Fails(absl::StatusCode::kInvalidArgument, "relative"));
   EXPECT_THAT(FindShimBinary("/no/such", search_), Fails(absl::StatusCode::kNotFound, "/no/such"));
   EXPECT_OK(FindShimBinary("/bin/sh", search_));
 }

@@ -14,8 +14,8 @@ struct ShimAnswer {
 };
 
 // Plain text "unix://…" means version 2; JSON {version, address, protocol}; a serialized
-// BootstrapResult. Errors: InvalidArgument — none of these; Unimplemented — a protocol or an address
-// form that we do not dial.
+// BootstrapResult. Errors: InvalidArgument — none of these; Unimplemented — a protocol or an
+// address form that we do not dial.
 absl::StatusOr<ShimAnswer> ParseShimAnswer(absl::string_view bytes);
 
 }  // namespace gantry::task

@@ -42,8 +42,10 @@ TEST(ShimAnswerTest, NoiseIsShownEscaped) {
   EXPECT_THAT(ParseShimAnswer(""), Fails(absl::StatusCode::kInvalidArgument, "no address"));
   EXPECT_THAT(ParseShimAnswer("panic: \x1b[31mno"),
               Fails(absl::StatusCode::kInvalidArgument, "panic: \\x1b[31mno"));
-  EXPECT_THAT(ParseShimAnswer("{\"version\":"), Fails(absl::StatusCode::kInvalidArgument, "version"));
-  EXPECT_THAT(ParseShimAnswer("unix:///a\nwarning"), Fails(absl::StatusCode::kInvalidArgument, "warning"));
+  EXPECT_THAT(ParseShimAnswer("{\"version\":"),
+              Fails(absl::StatusCode::kInvalidArgument, "version"));
+  EXPECT_THAT(ParseShimAnswer("unix:///a\nwarning"),
+              Fails(absl::StatusCode::kInvalidArgument, "warning"));
 }
 
 }  // namespace

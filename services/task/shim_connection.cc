@@ -32,8 +32,8 @@ const char* ShimConnection::service() const {
 }
 
 void ShimConnection::CallAsync(const std::string& method,
-                               const google::protobuf::MessageLite& request,
-                               absl::Duration timeout, ttrpc::Answer answer) {
+                               const google::protobuf::MessageLite& request, absl::Duration timeout,
+                               ttrpc::Answer answer) {
   CallAsync(method, request.SerializeAsString(), timeout, std::move(answer));
 }
 

@@ -30,8 +30,8 @@ class ShimConnection {
                  absl::Duration timeout, ttrpc::Answer answer);
   void CallAsync(const std::string& method, std::string payload, absl::Duration timeout,
                  ttrpc::Answer answer);
-  // Waits for the answer. On UNIMPLEMENTED from a v3 shim the call is repeated as v2, and so are all
-  // that follow; the first call of a connection (Create or Connect) is made this way.
+  // Waits for the answer. On UNIMPLEMENTED from a v3 shim the call is repeated as v2, and so are
+  // all that follow; the first call of a connection (Create or Connect) is made this way.
   absl::StatusOr<std::string> Call(const std::string& method,
                                    const google::protobuf::MessageLite& request,
                                    absl::Duration timeout);

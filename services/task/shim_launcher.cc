@@ -33,14 +33,15 @@ absl::StatusOr<std::pair<uint64_t, int64_t>> IdentityOf(const std::string& binar
   if (::stat(binary.c_str(), &info) != 0) {
     return absl::NotFoundError(absl::StrCat("shim '", binary, "' is not there"));
   }
-  return std::make_pair(static_cast<uint64_t>(info.st_ino),
-                        static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 +
-                            info.st_mtim.tv_nsec);
+  return std::make_pair(
+      static_cast<uint64_t>(info.st_ino),
+      static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 + info.st_mtim.tv_nsec);
 }
 
-// A nameless file: a child's input or output without the pipe's need to be read meanwhile, and without
-// an end that a detached grandchild could hold open.
-absl::StatusOr<sys::UniqueFd> NamelessFile(const std::string& directory, absl::string_view content) {
+// A nameless file: a child's input or output without the pipe's need to be read meanwhile, and
+// without an end that a detached grandchild could hold open.
+absl::StatusOr<sys::UniqueFd> NamelessFile(const std::string& directory,
+                                           absl::string_view content) {
   ASSIGN_OR_RETURN(sys::UniqueFd file, sys::Open(directory, O_TMPFILE | O_RDWR, 0600));
   RETURN_IF_ERROR(sys::WriteAll(file, content));
   return file;
@@ -189,7 +190,8 @@ absl::StatusOr<LaunchedShim> ShimLauncher::LaunchPooled(const ShimSpec& spec,
   assignment.push_back('\0');
   assignment += bundle.path();
   assignment.push_back('\0');
-  if (assignment.size() > PIPE_BUF) return absl::InvalidArgumentError("the bundle's path is too long");
+  if (assignment.size() > PIPE_BUF)
+    return absl::InvalidArgumentError("the bundle's path is too long");
   RETURN_IF_ERROR(FAILPOINT("task.launch.before_assign"));
   // Fails when nobody reads: the shim has ended.
   RETURN_IF_ERROR(sys::WriteAll(pooled.assignment, assignment));
@@ -243,8 +245,7 @@ absl::StatusOr<LaunchedShim> ShimLauncher::LaunchStranger(const ShimSpec& spec,
         absl::StrCat("it exited with ", result.exit.code, ": ", Shown(result.out)));
   }
   ASSIGN_OR_RETURN(const ShimAnswer answer, ParseShimAnswer(result.out));
-  shim.bootstrap = {
-      .version = answer.version, .address = answer.address, .binary = spec.binary};
+  shim.bootstrap = {.version = answer.version, .address = answer.address, .binary = spec.binary};
   RETURN_IF_ERROR(bundle.WriteBootstrap(shim.bootstrap));
   return shim;
 }
@@ -256,21 +257,21 @@ absl::StatusOr<sys::UniqueFd> ShimLauncher::OpenLog(const Bundle& bundle) {
   return sys::Open(bundle.File("log"), O_RDWR | O_NONBLOCK | O_NOFOLLOW);
 }
 
-absl::StatusOr<containerd::task::v2::DeleteResponse> ShimLauncher::RunDelete(
-    const ShimSpec& spec, const Bundle& bundle) {
+absl::StatusOr<containerd::task::v2::DeleteResponse> ShimLauncher::RunDelete(const ShimSpec& spec,
+                                                                             const Bundle& bundle) {
   RETURN_IF_ERROR(FAILPOINT("task.launch.before_delete"));
   std::vector<std::string> arguments = Arguments(spec);
   arguments.push_back("-bundle");
   arguments.push_back(bundle.path());
   if (options_.debug) arguments.push_back("-debug");
   arguments.push_back("delete");
-  absl::StatusOr<CommandResult> result = RunCommand(spec, bundle, arguments, "",
-                                                    options_.delete_timeout, /*one_stream=*/false);
+  absl::StatusOr<CommandResult> result =
+      RunCommand(spec, bundle, arguments, "", options_.delete_timeout, /*one_stream=*/false);
   const std::string context = absl::StrCat("delete command of shim '", spec.binary, "'");
   RETURN_IF_ERROR(Annotate(result.status(), context));
   if (result->exit.code != 0) {
-    return absl::UnknownError(absl::StrCat(context, ": it exited with ", result->exit.code, ": ",
-                                           Shown(result->err)));
+    return absl::UnknownError(
+        absl::StrCat(context, ": it exited with ", result->exit.code, ": ", Shown(result->err)));
   }
   containerd::task::v2::DeleteResponse response;
   if (!response.ParseFromString(result->out)) {
@@ -292,8 +293,8 @@ absl::StatusOr<ShimLauncher::CommandResult> ShimLauncher::RunCommand(
   spawn.argv = std::move(arguments);
   spawn.environment = Environment(spec);
   spawn.working_directory = directory;
-  spawn.descriptors = {{in_at_start.get(), 0}, {out.get(), 1},
-                       {one_stream ? out.get() : err.get(), 2}};
+  spawn.descriptors = {
+      {in_at_start.get(), 0}, {out.get(), 1}, {one_stream ? out.get() : err.get(), 2}};
   spawn.new_process_group = true;
   ASSIGN_OR_RETURN(sys::Child child, sys::Spawn(spawn));
   CommandResult result;
@@ -304,9 +305,8 @@ absl::StatusOr<ShimLauncher::CommandResult> ShimLauncher::RunCommand(
 }
 
 std::vector<std::string> ShimLauncher::Arguments(const ShimSpec& spec) const {
-  std::vector<std::string> arguments = {spec.binary,    "-namespace", spec.ns,
-                                        "-address",     options_.gateway_socket,
-                                        "-id",          spec.id};
+  std::vector<std::string> arguments = {
+      spec.binary, "-namespace", spec.ns, "-address", options_.gateway_socket, "-id", spec.id};
   if (!IsOwnShim(spec.binary)) {
     arguments.push_back("-publish-binary");
     arguments.push_back(self_);

@@ -36,14 +36,15 @@ struct LaunchOptions {
   std::string pool_binary;
 };
 
-// What stands on the command line of a waiting shim until it has names: as long as the longest ones.
+// What stands on the command line of a waiting shim until it has names: as long as the longest
+// ones.
 inline constexpr char kUnnamed[] =
     "............................................................................";
 
 struct ShimSpec {
   std::string ns;
   std::string id;
-  std::string binary;            // From FindShimBinary.
+  std::string binary;             // From FindShimBinary.
   google::protobuf::Any options;  // Runtime options; type_url empty: none.
 };
 
@@ -62,23 +63,25 @@ class ShimLauncher {
   explicit ShimLauncher(LaunchOptions options);
   ~ShimLauncher();  // Ends the waiting shims.
 
-  // Own shims are spawned in their serving form with the listening socket as descriptor 3: no `start`
-  // child, no waiting. Strangers' shims get the whole `start` protocol (contracts/containerd, 5.3):
-  // first with BootstrapParams on stdin, and once more with the options alone when the shim is too old
-  // for that, which is remembered for the binary. Errors carry what the shim printed.
-  // On an error no process is left and the socket is gone; the bundle stays to the caller.
+  // Own shims are spawned in their serving form with the listening socket as descriptor 3: no
+  // `start` child, no waiting. Strangers' shims get the whole `start` protocol
+  // (contracts/containerd, 5.3): first with BootstrapParams on stdin, and once more with the
+  // options alone when the shim is too old for that, which is remembered for the binary. Errors
+  // carry what the shim printed. On an error no process is left and the socket is gone; the bundle
+  // stays to the caller.
   absl::StatusOr<LaunchedShim> Launch(const ShimSpec& spec, const Bundle& bundle);
 
-  // Runs the shim's `delete`: kills and removes what is left of the container, from the bundle's files
-  // alone. Safe to repeat.
+  // Runs the shim's `delete`: kills and removes what is left of the container, from the bundle's
+  // files alone. Safe to repeat.
   absl::StatusOr<containerd::task::v2::DeleteResponse> RunDelete(const ShimSpec& spec,
                                                                  const Bundle& bundle);
 
-  // Makes (where it is missing) and opens the log fifo of a bundle, so that a shim never blocks on it.
+  // Makes (where it is missing) and opens the log fifo of a bundle, so that a shim never blocks on
+  // it.
   absl::StatusOr<sys::UniqueFd> OpenLog(const Bundle& bundle);
 
-  // Starts waiting shims until there are pool_size. Not on the path of a start: Launch takes one when
-  // there is one, and spawns otherwise. They end by themselves when this process does.
+  // Starts waiting shims until there are pool_size. Not on the path of a start: Launch takes one
+  // when there is one, and spawns otherwise. They end by themselves when this process does.
   void FillPool();
   struct Waiting {
     pid_t pid = 0;

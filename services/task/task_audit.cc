@@ -16,9 +16,8 @@ namespace gantry::task {
 namespace {
 
 bool IsNumber(const std::string& name) {
-  return !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return absl::ascii_isdigit(c);
-  });
+  return !name.empty() && std::all_of(name.begin(), name.end(),
+                                      [](unsigned char c) { return absl::ascii_isdigit(c); });
 }
 
 // A process that has ended and waits to be reaped has no command line, so it is not in here.
@@ -83,8 +82,8 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
       return false;
     }();
     if (!still) continue;
-    report.findings.push_back({"bundle", path, "it is gone, but its task is not",
-                               "stop and delete the container"});
+    report.findings.push_back(
+        {"bundle", path, "it is gone, but its task is not", "stop and delete the container"});
   }
   for (const std::string& name : sockets) {
     const std::string path = absl::StrCat(places.socket_directory, "/", name);
@@ -95,9 +94,8 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
   for (const ShimProcess& shim : shims) {
     const std::string path = Bundle(places.bundle_root, shim.ns, shim.id).path();
     if (known.contains(path) || supervisor.IsLeaving(shim.ns, shim.id)) continue;
-    const bool waits = std::any_of(
-        inventory.waiting_pids.begin(), inventory.waiting_pids.end(),
-        [&](pid_t pid) { return absl::StrCat(pid) == shim.pid; });
+    const bool waits = std::any_of(inventory.waiting_pids.begin(), inventory.waiting_pids.end(),
+                                   [&](pid_t pid) { return absl::StrCat(pid) == shim.pid; });
     if (waits) continue;
     const absl::StatusOr<std::string> still =
         sys::ReadFile(absl::StrCat(places.proc, "/", shim.pid, "/cmdline"), 64 << 10);
@@ -105,8 +103,8 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
     // Ended meanwhile, or given its container.
     if (!still.ok() || !ParseShimCommandLine(*still, places.gateway_socket, &now)) continue;
     if (now.id != shim.id) continue;
-    report.findings.push_back({"shim", absl::StrCat("pid ", shim.pid, " of ", shim.id),
-                               "it has no task", "kill it"});
+    report.findings.push_back(
+        {"shim", absl::StrCat("pid ", shim.pid, " of ", shim.id), "it has no task", "kill it"});
   }
   for (const std::string& point : mounts) {
     const bool owned = std::any_of(known.begin(), known.end(), [&](const std::string& path) {

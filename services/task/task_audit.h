@@ -19,8 +19,8 @@ struct AuditPlaces {
   std::string proc = "/proc";
 };
 
-// Finds bundles, shim sockets, shim processes and mounts without a task, and bundles that are gone from
-// under their task.
+// Finds bundles, shim sockets, shim processes and mounts without a task, and bundles that are gone
+// from under their task.
 absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
                         rpc::AuditReport& report);
 

@@ -49,8 +49,8 @@ absl::Status Read(const absl::StatusOr<std::string>& payload, Message* message) 
   return absl::OkStatus();
 }
 
-// A call that the shim answers: checks the namespace, passes `request` on, and has `fill` translate the
-// answer (`fill` is not called on errors).
+// A call that the shim answers: checks the namespace, passes `request` on, and has `fill` translate
+// the answer (`fill` is not called on errors).
 template <typename ShimResponse>
 grpc::ServerUnaryReactor* PassOn(
     TaskSupervisor& supervisor, grpc::CallbackServerContext* context, const std::string& id,
@@ -348,11 +348,11 @@ grpc::ServerUnaryReactor* TaskService::ListPids(grpc::CallbackServerContext* con
                                                 v1::ListPidsResponse* response) {
   v2::PidsRequest shim_request;
   shim_request.set_id(request->container_id());
-  return PassOn<v2::PidsResponse>(
-      supervisor_, context, request->container_id(), "Pids", shim_request, rpc::kShortCall,
-      [response](const v2::PidsResponse& answer, const std::string&) {
-        *response->mutable_processes() = answer.processes();
-      });
+  return PassOn<v2::PidsResponse>(supervisor_, context, request->container_id(), "Pids",
+                                  shim_request, rpc::kShortCall,
+                                  [response](const v2::PidsResponse& answer, const std::string&) {
+                                    *response->mutable_processes() = answer.processes();
+                                  });
 }
 
 grpc::ServerUnaryReactor* TaskService::Update(grpc::CallbackServerContext* context,
@@ -374,8 +374,8 @@ grpc::ServerUnaryReactor* TaskService::Metrics(grpc::CallbackServerContext* cont
   if (!filter.ok()) return Refuse(filter.status());
   std::vector<TaskName> names;
   for (const TaskName& name : supervisor_.List(*ns)) {
-    const bool matches =
-        filter->Matches([&name](const std::vector<std::string>& path) -> std::optional<std::string> {
+    const bool matches = filter->Matches(
+        [&name](const std::vector<std::string>& path) -> std::optional<std::string> {
           if (path.size() == 1 && path[0] == "id") return name.id;
           if (path.size() == 1 && path[0] == "namespace") return name.ns;
           return std::nullopt;

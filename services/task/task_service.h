@@ -1,7 +1,7 @@
 // containerd.services.tasks.v1.Tasks on the wire.
 //
-// Calls that a shim answers are parked, not blocked: a stuck shim costs no threads. Create and Delete,
-// which start and end shims, run on a thread of the server each.
+// Calls that a shim answers are parked, not blocked: a stuck shim costs no threads. Create and
+// Delete, which start and end shims, run on a thread of the server each.
 //
 // Beyond the contract, Create, Start and Get answer in their trailing metadata: `gantry-timings`
 // ("step=us;step=us") and `gantry-shim-address` (where clients attach, docs/formats/attach.md).
@@ -19,9 +19,9 @@ inline constexpr char kShimAddressTrailer[] = "gantry-shim-address";
 namespace service_internal {
 namespace v1 = containerd::services::tasks::v1;
 template <typename S>
-using Reading = v1::Tasks::WithCallbackMethod_Get<v1::Tasks::WithCallbackMethod_List<
-    v1::Tasks::WithCallbackMethod_ListPids<v1::Tasks::WithCallbackMethod_Metrics<
-        v1::Tasks::WithCallbackMethod_Wait<S>>>>>;
+using Reading = v1::Tasks::WithCallbackMethod_Get<
+    v1::Tasks::WithCallbackMethod_List<v1::Tasks::WithCallbackMethod_ListPids<
+        v1::Tasks::WithCallbackMethod_Metrics<v1::Tasks::WithCallbackMethod_Wait<S>>>>>;
 template <typename S>
 using Running = v1::Tasks::WithCallbackMethod_Start<v1::Tasks::WithCallbackMethod_Kill<
     v1::Tasks::WithCallbackMethod_Exec<v1::Tasks::WithCallbackMethod_ResizePty<
@@ -66,22 +66,19 @@ class TaskService final : public service_internal::Base {
   grpc::ServerUnaryReactor* Kill(grpc::CallbackServerContext* context,
                                  const containerd::services::tasks::v1::KillRequest* request,
                                  google::protobuf::Empty* response) override;
-  grpc::ServerUnaryReactor* Exec(
-      grpc::CallbackServerContext* context,
-      const containerd::services::tasks::v1::ExecProcessRequest* request,
-      google::protobuf::Empty* response) override;
+  grpc::ServerUnaryReactor* Exec(grpc::CallbackServerContext* context,
+                                 const containerd::services::tasks::v1::ExecProcessRequest* request,
+                                 google::protobuf::Empty* response) override;
   grpc::ServerUnaryReactor* ResizePty(
       grpc::CallbackServerContext* context,
       const containerd::services::tasks::v1::ResizePtyRequest* request,
       google::protobuf::Empty* response) override;
-  grpc::ServerUnaryReactor* CloseIO(
-      grpc::CallbackServerContext* context,
-      const containerd::services::tasks::v1::CloseIORequest* request,
-      google::protobuf::Empty* response) override;
-  grpc::ServerUnaryReactor* Pause(
-      grpc::CallbackServerContext* context,
-      const containerd::services::tasks::v1::PauseTaskRequest* request,
-      google::protobuf::Empty* response) override;
+  grpc::ServerUnaryReactor* CloseIO(grpc::CallbackServerContext* context,
+                                    const containerd::services::tasks::v1::CloseIORequest* request,
+                                    google::protobuf::Empty* response) override;
+  grpc::ServerUnaryReactor* Pause(grpc::CallbackServerContext* context,
+                                  const containerd::services::tasks::v1::PauseTaskRequest* request,
+                                  google::protobuf::Empty* response) override;
   grpc::ServerUnaryReactor* Resume(
       grpc::CallbackServerContext* context,
       const containerd::services::tasks::v1::ResumeTaskRequest* request,

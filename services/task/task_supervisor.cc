@@ -28,8 +28,9 @@ constexpr char kExitFile[] = "exit";
 constexpr char kEndedFile[] = "shim-ended";
 constexpr char kCreatedFile[] = "created";  // Holds the pid; its task was promised to a caller.
 
-constexpr absl::Duration kDeleteCall = absl::Seconds(30);   // The shim drains output for up to 10 s.
-constexpr absl::Duration kLeaveTimeout = absl::Seconds(15);  // For a shim to hand in its last events.
+constexpr absl::Duration kDeleteCall = absl::Seconds(30);  // The shim drains output for up to 10 s.
+constexpr absl::Duration kLeaveTimeout =
+    absl::Seconds(15);  // For a shim to hand in its last events.
 constexpr absl::Duration kEndingTimeout = absl::Seconds(30);
 
 absl::Time FromProto(const google::protobuf::Timestamp& time) {
@@ -98,7 +99,7 @@ struct TaskSupervisor::Task {
   // process are used by whoever brought the task into kEnding or kDeleting.
   ShimSpec spec;
   std::string address;
-  sys::Child child;        // Our own shim, when this process started it.
+  sys::Child child;          // Our own shim, when this process started it.
   sys::UniqueFd shim_pidfd;  // Every other shim that told its pid.
 };
 
@@ -155,7 +156,8 @@ absl::StatusOr<CreatedTask> TaskSupervisor::Create(CreateParameters parameters) 
   auto task = std::make_shared<Task>(options_.bundle_root, parameters.ns, id);
   {
     absl::MutexLock lock(&mutex_);
-    if (stopping_) return absl::UnavailableError(absl::StrCat(context, ": gantry-task is stopping"));
+    if (stopping_)
+      return absl::UnavailableError(absl::StrCat(context, ": gantry-task is stopping"));
     if (!tasks_.try_emplace({parameters.ns, id}, task).second) {
       return absl::AlreadyExistsError(
           absl::StrCat(context, ": the container has a task; delete it first"));
@@ -188,9 +190,9 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
   }
   task.spec.ns = task.ns;
   task.spec.id = task.id;
-  ASSIGN_OR_RETURN(task.spec.binary,
-                   ResolveRuntime(parameters.runtime_path.empty() ? record.runtime
-                                                                  : parameters.runtime_path));
+  ASSIGN_OR_RETURN(
+      task.spec.binary,
+      ResolveRuntime(parameters.runtime_path.empty() ? record.runtime : parameters.runtime_path));
   v2::CreateTaskRequest& request = parameters.request;
   if (request.options().type_url().empty() && !record.options.type_url().empty()) {
     *request.mutable_options() = record.options;
@@ -248,11 +250,11 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
 
 absl::Status TaskSupervisor::Connect(const TaskPtr& task, const Bootstrap& bootstrap) {
   // Weak: a task that is forgotten must not live on in its connection's callback.
-  absl::StatusOr<std::shared_ptr<ShimConnection>> connection = ShimConnection::Dial(
-      bootstrap.address, bootstrap.version, task->ns, workers_,
-      [this, weak = std::weak_ptr<Task>(task)] {
-        if (TaskPtr closed = weak.lock()) OnClosed(closed);
-      });
+  absl::StatusOr<std::shared_ptr<ShimConnection>> connection =
+      ShimConnection::Dial(bootstrap.address, bootstrap.version, task->ns, workers_,
+                           [this, weak = std::weak_ptr<Task>(task)] {
+                             if (TaskPtr closed = weak.lock()) OnClosed(closed);
+                           });
   RETURN_IF_ERROR(Annotate(connection.status(), "connect to the shim"));
   {
     absl::MutexLock lock(&task->mutex);
@@ -262,11 +264,10 @@ absl::Status TaskSupervisor::Connect(const TaskPtr& task, const Bootstrap& boots
   // A shim that is not our child: learn its pid, for the day it has to be killed.
   v2::ConnectRequest request;
   request.set_id(task->id);
-  absl::StatusOr<v2::ConnectResponse> response = Parse<v2::ConnectResponse>(
-      (*connection)->Call("Connect", request, options_.probe_timeout));
+  absl::StatusOr<v2::ConnectResponse> response =
+      Parse<v2::ConnectResponse>((*connection)->Call("Connect", request, options_.probe_timeout));
   RETURN_IF_ERROR(Annotate(response.status(), "probe the shim"));
-  absl::StatusOr<sys::UniqueFd> pidfd =
-      sys::OpenPidfd(static_cast<pid_t>(response->shim_pid()));
+  absl::StatusOr<sys::UniqueFd> pidfd = sys::OpenPidfd(static_cast<pid_t>(response->shim_pid()));
   if (pidfd.ok()) task->shim_pidfd = *std::move(pidfd);
   return absl::OkStatus();
 }
@@ -290,7 +291,8 @@ void TaskSupervisor::UndoCreate(Task& task) {
   // Our own shim undoes a failed Create itself. One that died, and a stranger's, may have left a
   // cgroup, mounts or a process.
   if (started && !(clean && IsOwnShim(task.spec.binary))) {
-    if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status(); !deleted.ok()) {
+    if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status();
+        !deleted.ok()) {
       log::Warning("clean-up command of a shim failed", {{"task", task.id}, {"error", deleted}});
     }
   }
@@ -300,7 +302,8 @@ void TaskSupervisor::UndoCreate(Task& task) {
   }
 }
 
-// A stranger's shim may serve a group of containers (contracts/containerd, 5.12): it ends with the last.
+// A stranger's shim may serve a group of containers (contracts/containerd, 5.12): it ends with the
+// last.
 bool TaskSupervisor::IsShared(const Task& task) {
   absl::MutexLock lock(&mutex_);
   for (const auto& [name, other] : tasks_) {
@@ -325,7 +328,8 @@ void TaskSupervisor::EndShim(Task& task) {
 // Removes what a task has on disk, in an order that a crash may cut anywhere.
 absl::Status TaskSupervisor::FinishDelete(Task& task, bool run_delete_command) {
   if (run_delete_command) {
-    if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status(); !deleted.ok()) {
+    if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status();
+        !deleted.ok()) {
       log::Warning("clean-up command of a shim failed", {{"task", task.id}, {"error", deleted}});
     }
   }
@@ -509,8 +513,8 @@ absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::st
   return result;
 }
 
-// A shim that has answered Shutdown ends by itself once it has handed in its events; nobody has to wait
-// for that, but it is not forgotten either.
+// A shim that has answered Shutdown ends by itself once it has handed in its events; nobody has to
+// wait for that, but it is not forgotten either.
 void TaskSupervisor::LetShimLeave(Task& task) {
   const std::pair<std::string, std::string> name = {task.ns, task.id};
   const auto gone = [leaving = leaving_, name] {
@@ -580,8 +584,8 @@ void TaskSupervisor::Call(const std::string& ns, const std::string& id, const st
       case Phase::kLive:
         break;
       case Phase::kEnding:
-        known = absl::UnavailableError(absl::StrCat(
-            "task '", id, "': its shim ended and is being cleaned up; try again"));
+        known = absl::UnavailableError(
+            absl::StrCat("task '", id, "': its shim ended and is being cleaned up; try again"));
         break;
       case Phase::kDeleting:
         break;
@@ -633,8 +637,8 @@ uint64_t TaskSupervisor::Wait(const std::string& ns, const std::string& id,
   absl::StatusOr<Exit> known = NoTask(id);
   {
     absl::MutexLock lock(&task->mutex);
-    const bool gone = task->phase == Phase::kCreating ||
-                      (task->phase == Phase::kEnded && !exec_id.empty());
+    const bool gone =
+        task->phase == Phase::kCreating || (task->phase == Phase::kEnded && !exec_id.empty());
     if (exec_id.empty() && task->exit.has_value()) {
       known = *task->exit;
     } else if (!gone) {
@@ -727,7 +731,8 @@ void TaskSupervisor::Observe(const containerd::types::Envelope& envelope) {
   if (!event.ParseFromString(envelope.event().value())) return;
   absl::StatusOr<TaskPtr> task = Find(envelope.namespace_(), event.container_id());
   if (!task.ok()) return;
-  const Exit exit{.pid = event.pid(), .code = event.exit_status(), .at = FromProto(event.exited_at())};
+  const Exit exit{
+      .pid = event.pid(), .code = event.exit_status(), .at = FromProto(event.exited_at())};
   const bool init = event.id().empty() || event.id() == event.container_id();
   if (init) {
     absl::MutexLock lock(&(*task)->mutex);
@@ -816,7 +821,8 @@ void TaskSupervisor::Adopt() {
   SweepAfterAdoption();
   CountTasks();
   launcher_.FillPool();
-  if (!bundles->empty()) log::Info("tasks of the last run looked at", {{"bundles", bundles->size()}});
+  if (!bundles->empty())
+    log::Info("tasks of the last run looked at", {{"bundles", bundles->size()}});
 }
 
 void TaskSupervisor::AdoptOne(const std::string& ns, const std::string& id) {
@@ -888,7 +894,8 @@ void TaskSupervisor::AdoptOne(const std::string& ns, const std::string& id) {
   }
   if (!state.ok()) {
     // Alive but silent: perhaps stopped by a debugger. Its container may run, so it is kept.
-    log::Warning("shim does not answer; its task is kept", {{"container", id}, {"error", state.status()}});
+    log::Warning("shim does not answer; its task is kept",
+                 {{"container", id}, {"error", state.status()}});
     keep(Phase::kLive);
     if (!connection->connected()) OnClosed(task);
     return;

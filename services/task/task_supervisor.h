@@ -6,8 +6,8 @@
 //   ending    the shim has gone without being asked; what it left is being cleaned up
 //   ended     cleaned up; answers "stopped" with the exit until it is deleted
 //   deleting  Delete is at work
-// The truth about a live task is in its shim, and about all of them in the bundles under /run: Adopt
-// reads it from there after a crash of ours, which the containers do not notice.
+// The truth about a live task is in its shim, and about all of them in the bundles under /run:
+// Adopt reads it from there after a crash of ours, which the containers do not notice.
 //
 // A stuck shim holds up nobody but callers of its own task: calls are asynchronous with deadlines.
 // Waits cost no thread.
@@ -47,7 +47,8 @@ struct SupervisorOptions {
   std::string bundle_root;
   BinarySearch search;
   std::string default_runtime = kOwnRuntime;
-  // The runtime that serves the name io.containerd.runc.v2, which dockerd and ctr ask for by default.
+  // The runtime that serves the name io.containerd.runc.v2, which dockerd and ctr ask for by
+  // default.
   std::string runc_runtime = kOwnRuntime;
   absl::Duration create_timeout = absl::Minutes(1);
   absl::Duration probe_timeout = absl::Seconds(5);
@@ -92,14 +93,15 @@ class TaskSupervisor {
   // FailedPrecondition or Unknown — it runs.
   absl::StatusOr<Exit> Delete(const std::string& ns, const std::string& id);
 
-  // Passes one call on to the task's shim. An ended task answers State itself and everything else with
-  // NotFound ("the process has ended"). `answer` must not block; it may run before this returns.
+  // Passes one call on to the task's shim. An ended task answers State itself and everything else
+  // with NotFound ("the process has ended"). `answer` must not block; it may run before this
+  // returns.
   void Call(const std::string& ns, const std::string& id, const std::string& method,
             const google::protobuf::MessageLite& request, absl::Duration timeout,
             ttrpc::Answer answer);
 
-  // Calls `done` once when the process has ended (init: empty exec id), now if it has already. Answers
-  // a ticket for CancelWait; 0 when `done` was called already.
+  // Calls `done` once when the process has ended (init: empty exec id), now if it has already.
+  // Answers a ticket for CancelWait; 0 when `done` was called already.
   using WaitDone = std::function<void(absl::StatusOr<Exit>)>;
   uint64_t Wait(const std::string& ns, const std::string& id, const std::string& exec_id,
                 WaitDone done);
@@ -126,7 +128,8 @@ class TaskSupervisor {
     std::vector<pid_t> waiting_pids;  // Shims that wait for their container.
   };
   Inventory TakeInventory();
-  // Whether a shim of a deleted task is still handing in its last events. Bounded: it is killed then.
+  // Whether a shim of a deleted task is still handing in its last events. Bounded: it is killed
+  // then.
   bool IsLeaving(const std::string& ns, const std::string& id);
 
  private:

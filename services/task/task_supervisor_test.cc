@@ -73,8 +73,7 @@ class FakeMetadata {
         if (answer.ok()) {
           events_.push_back(absl::StrCat(envelope.topic(), " ", ContainerOf(envelope)));
           containerd::events::TaskExit exit;
-          if (envelope.topic() == "/tasks/exit" &&
-              exit.ParseFromString(envelope.event().value())) {
+          if (envelope.topic() == "/tasks/exit" && exit.ParseFromString(envelope.event().value())) {
             events_.back() += absl::StrCat(" ", exit.exit_status());
           }
         }
@@ -141,11 +140,10 @@ class TaskSupervisorTest : public ::testing::Test {
         *loop_, metadata_.Sender(), ForwarderOptions{.patience = absl::Milliseconds(200)});
     logs_ = std::make_unique<ShimLogs>(*loop_);
     reaper_ = std::make_unique<ChildReaper>(*loop_);
-    launcher_ = std::make_unique<ShimLauncher>(
-        LaunchOptions{.gateway_socket = Path("gantry.sock"),
-                      .events_socket = Path("events.sock"),
-                      .socket_directory = Path("run/.s"),
-                      .work_directory = Path("work")});
+    launcher_ = std::make_unique<ShimLauncher>(LaunchOptions{.gateway_socket = Path("gantry.sock"),
+                                                             .events_socket = Path("events.sock"),
+                                                             .socket_directory = Path("run/.s"),
+                                                             .work_directory = Path("work")});
     workers_ = std::make_unique<Workers>(4);
     supervisor_ = std::make_unique<TaskSupervisor>(
         SupervisorOptions{.bundle_root = Path("run"),
@@ -181,7 +179,8 @@ class TaskSupervisorTest : public ::testing::Test {
     loop_.reset();
   }
 
-  absl::StatusOr<CreatedTask> Create(const std::string& id, const std::string& runtime = kOwnRuntime,
+  absl::StatusOr<CreatedTask> Create(const std::string& id,
+                                     const std::string& runtime = kOwnRuntime,
                                      const std::string& spec = "{}") {
     containers_.Add(id, runtime, spec);
     CreateParameters parameters{.ns = "default", .request = {}, .runtime_path = ""};
@@ -289,7 +288,8 @@ TEST_F(TaskSupervisorTest, AWholeLifeWithOurOwnShim) {
   EXPECT_THAT(created->timings, HasSubstr("task.shim="));
   EXPECT_OK(Start("web"));
   EXPECT_EQ(State("web")->status(), containerd::v1::types::RUNNING);
-  EXPECT_THAT(supervisor_->Delete("default", "web"), Fails(absl::StatusCode::kFailedPrecondition, "running"));
+  EXPECT_THAT(supervisor_->Delete("default", "web"),
+              Fails(absl::StatusCode::kFailedPrecondition, "running"));
 
   EXPECT_OK(Kill("web"));
   absl::StatusOr<Exit> waited = WaitForExit("web");
@@ -347,10 +347,10 @@ TEST_F(TaskSupervisorTest, FailedCreatesSayWhyAndLeaveNothing) {
 }
 
 TEST_F(TaskSupervisorTest, EveryStepOfCreateMayFail) {
-  for (const char* step : {"task.bundle.before_make", "task.bundle.after_make",
-                           "task.launch.before_start", "task.launch.before_spawn",
-                           "task.launch.after_spawn", "task.create.before_call",
-                           "task.create.after_call"}) {
+  for (const char* step :
+       {"task.bundle.before_make", "task.bundle.after_make", "task.launch.before_start",
+        "task.launch.before_spawn", "task.launch.after_spawn", "task.create.before_call",
+        "task.create.after_call"}) {
     ASSERT_OK(failpoint::Arm(absl::StrCat(step, "=error")));
     EXPECT_THAT(Create("web"), Fails(absl::StatusCode::kUnavailable, step));
     failpoint::DisarmAll();
@@ -419,7 +419,8 @@ TEST_F(TaskSupervisorTest, AfterARestartTasksAreFoundAgain) {
   const pid_t dying = ShimPid("dies");
   StopProcess();
   ASSERT_EQ(::kill(dying, SIGKILL), 0);
-  ASSERT_OK(WriteExitFile(Path("run/default/dies/exit"), {.pid = 4711, .code = 5, .at = absl::Now()}));
+  ASSERT_OK(
+      WriteExitFile(Path("run/default/dies/exit"), {.pid = 4711, .code = 5, .at = absl::Now()}));
   ASSERT_OK(sys::MakeDirectories(Path("run/default/never-started/rootfs")));
   ASSERT_OK(sys::ListenUnix(Path("run/.s/stale")));
 

@@ -1,4 +1,5 @@
-// One parked unary call: answered once, by whoever comes first, the answer or the caller's going away.
+// One parked unary call: answered once, by whoever comes first, the answer or the caller's going
+// away.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -12,8 +13,8 @@
 
 namespace gantry::task {
 
-// Deletes itself when gRPC is done with it. Its `Answer` may be kept by anybody for any time: request,
-// response and context are touched only while the call is open.
+// Deletes itself when gRPC is done with it. Its `Answer` may be kept by anybody for any time:
+// request, response and context are touched only while the call is open.
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
   class Answer {

@@ -24,16 +24,14 @@ void Workers::Post(std::function<void()> work) {
 
 void Workers::WaitUntilIdle() {
   absl::MutexLock lock(&mutex_);
-  const auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return queue_.empty() && busy_ == 0;
-  };
+  const auto idle = [this]()
+                        ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return queue_.empty() && busy_ == 0; };
   mutex_.Await(absl::Condition(&idle));
 }
 
 void Workers::Run() {
-  const auto has_work = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return stop_ || !queue_.empty();
-  };
+  const auto has_work = [this]()
+                            ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stop_ || !queue_.empty(); };
   for (;;) {
     std::function<void()> work;
     {

@@ -1,5 +1,6 @@
-// gantry-runtime beside runc and crun, on one bundle, turn by turn in one run: Docker's seccomp profile,
-// all namespaces but user, cgroup limits. Prints medians and ratios; see docs/performance.md.
+// gantry-runtime beside runc and crun, on one bundle, turn by turn in one run: Docker's seccomp
+// profile, all namespaces but user, cgroup limits. Prints medians and ratios; see
+// docs/performance.md.
 //
 //   runtime_bench [ROUNDS]        needs root; GANTRY_BIN names the directory of gantry-runtime
 //
@@ -58,7 +59,8 @@ Outcome Execute(const Runtime& runtime, const std::vector<std::string>& words) {
   const double begin = Milliseconds();
   const pid_t pid = ::vfork();
   if (pid == 0) {
-    if (runtime.mount_namespace >= 0 && ::setns(runtime.mount_namespace, CLONE_NEWNS) != 0) ::_exit(99);
+    if (runtime.mount_namespace >= 0 && ::setns(runtime.mount_namespace, CLONE_NEWNS) != 0)
+      ::_exit(99);
     const int null = ::open("/dev/null", O_RDWR);
     ::dup2(null, 0);
     ::dup2(null, 1);
@@ -69,7 +71,8 @@ Outcome Execute(const Runtime& runtime, const std::vector<std::string>& words) {
   int status = 0;
   rusage usage = {};
   ::wait4(pid, &status, 0, &usage);
-  Outcome outcome{Milliseconds() - begin, usage.ru_maxrss, WIFEXITED(status) ? WEXITSTATUS(status) : 255};
+  Outcome outcome{Milliseconds() - begin, usage.ru_maxrss,
+                  WIFEXITED(status) ? WEXITSTATUS(status) : 255};
   return outcome;
 }
 
@@ -96,14 +99,17 @@ int NamespaceWithoutUnified() {
   return answer == 'y' ? fd : -1;
 }
 
-bool MakeBundle(const std::string& bundle, const std::vector<std::string>& args, const std::string& cgroup) {
+bool MakeBundle(const std::string& bundle, const std::vector<std::string>& args,
+                const std::string& cgroup) {
   const std::string rootfs = bundle + "/rootfs";
   for (const char* directory : {"/bin", "/proc", "/sys", "/dev", "/etc", "/tmp"}) {
     if (!sys::MakeDirectories(rootfs + directory, 0755).ok()) return false;
   }
   // Not through our memory: a child's peak counts what this process had when it was made.
-  if (::system(absl::StrCat("cp $(command -v busybox) ", rootfs, "/bin/busybox").c_str()) != 0) return false;
-  for (const char* name : {"true", "sleep"}) (void)!::symlink("busybox", (rootfs + "/bin/" + name).c_str());
+  if (::system(absl::StrCat("cp $(command -v busybox) ", rootfs, "/bin/busybox").c_str()) != 0)
+    return false;
+  for (const char* name : {"true", "sleep"})
+    (void)!::symlink("busybox", (rootfs + "/bin/" + name).c_str());
   oci::Spec spec = oci::DefaultSpec();
   spec.oci_version = "1.0.2";
   spec.process->args = args;
@@ -123,7 +129,9 @@ double Median(std::vector<double> values) {
 class Bench {
  public:
   Bench(std::vector<Runtime> runtimes, std::string run_bundle, std::string sleep_bundle)
-      : runtimes_(std::move(runtimes)), run_(std::move(run_bundle)), sleep_(std::move(sleep_bundle)) {}
+      : runtimes_(std::move(runtimes)),
+        run_(std::move(run_bundle)),
+        sleep_(std::move(sleep_bundle)) {}
 
   void Round(int round) {
     for (size_t i = 0; i < runtimes_.size(); ++i) {
@@ -158,7 +166,8 @@ class Bench {
     printf("peak memory of run, kB (this bench itself has %ld):", Own());
     for (const auto& [name, peak] : peak_) printf("  %s %ld", name.c_str(), peak);
     printf("\n");
-    for (const auto& [name, count] : failures_) printf("FAILED: %s %d times\n", name.c_str(), count);
+    for (const auto& [name, count] : failures_)
+      printf("FAILED: %s %d times\n", name.c_str(), count);
   }
 
  private:
@@ -173,7 +182,8 @@ class Bench {
       return;
     }
     times_[{runtime.name, work}].push_back(outcome.milliseconds);
-    if (strcmp(work, "run") == 0) peak_[runtime.name] = std::max(peak_[runtime.name], outcome.peak_kilobytes);
+    if (strcmp(work, "run") == 0)
+      peak_[runtime.name] = std::max(peak_[runtime.name], outcome.peak_kilobytes);
   }
 
   std::vector<Runtime> runtimes_;
@@ -198,8 +208,10 @@ int Main(int argc, char** argv) {
   }
   const char* bin = ::getenv("GANTRY_BIN");
   std::vector<Runtime> runtimes = {
-      {"gantry", absl::StrCat(bin == nullptr ? "build/release/bin" : bin, "/gantry-runtime"), -1, "/run/gb-gantry"}};
-  if (sys::Exists("/usr/sbin/runc")) runtimes.push_back({"runc", "/usr/sbin/runc", -1, "/run/gb-runc"});
+      {"gantry", absl::StrCat(bin == nullptr ? "build/release/bin" : bin, "/gantry-runtime"), -1,
+       "/run/gb-gantry"}};
+  if (sys::Exists("/usr/sbin/runc"))
+    runtimes.push_back({"runc", "/usr/sbin/runc", -1, "/run/gb-runc"});
   if (sys::Exists("/usr/bin/crun")) {
     runtimes.push_back({"crun", "/usr/bin/crun", NamespaceWithoutUnified(), "/run/gb-crun"});
   }
@@ -209,7 +221,8 @@ int Main(int argc, char** argv) {
   for (const Runtime& runtime : runtimes) (void)sys::RemoveTree(runtime.root);
   // The parent of the containers' cgroups, which no runtime takes for its own.
   ::rmdir("/sys/fs/cgroup/gantry-bench");
-  for (const std::string& name : sys::ListDirectory("/sys/fs/cgroup").value_or(std::vector<std::string>())) {
+  for (const std::string& name :
+       sys::ListDirectory("/sys/fs/cgroup").value_or(std::vector<std::string>())) {
     ::rmdir(absl::StrCat("/sys/fs/cgroup/", name, "/gantry-bench").c_str());
   }
   return 0;

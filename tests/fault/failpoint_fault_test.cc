@@ -102,9 +102,8 @@ class FailpointTest : public testing::SuiteTest, public ::testing::WithParamInte
     const CommandResult volume = Ctl({"volume", "rm", "-f", "vol"});
     EXPECT_EQ(volume.code, 0) << what << "\n" << volume;
     const CommandResult image = Ctl({"rmi", "-f", registry_->address() + "/second:latest"});
-    EXPECT_TRUE(image.code == 0 || absl::StrContains(image.err, "No such image"))
-        << what << "\n"
-        << image;
+    EXPECT_TRUE(image.code == 0 || absl::StrContains(image.err, "No such image")) << what << "\n"
+                                                                                  << image;
     const CommandResult run = Run({}, {"echo", "fine"});
     EXPECT_EQ(run.out, "fine\n") << what << "\n" << run;
     EXPECT_TRUE(Eventually("$CTL system audit > /dev/null", absl::Seconds(15)))

@@ -42,13 +42,12 @@ TEST_F(NetworkTest, PublishedPortsAnswerEverywhere) {
             0);
   // Hairpin: a container reaches itself and others through the published port.
   // (Not with wget's -T: it crashes the static busybox of Debian 12.)
-  EXPECT_THAT(
-      Run({}, {"timeout", "5", "wget", "-qO-", "http://" + gateway + ":8080/passwd"}).out,
-      HasSubstr("root"));
-  EXPECT_THAT(Ctl({"exec", "web", "timeout", "5", "wget", "-qO-",
-                   "http://" + gateway + ":8080/passwd"})
-                  .out,
+  EXPECT_THAT(Run({}, {"timeout", "5", "wget", "-qO-", "http://" + gateway + ":8080/passwd"}).out,
               HasSubstr("root"));
+  EXPECT_THAT(
+      Ctl({"exec", "web", "timeout", "5", "wget", "-qO-", "http://" + gateway + ":8080/passwd"})
+          .out,
+      HasSubstr("root"));
   EXPECT_THAT(Ctl({"ps"}).out, HasSubstr("0.0.0.0:8080->80/tcp"));
   EXPECT_THAT(Ctl({"port", "web"}).out, HasSubstr("80/tcp -> 0.0.0.0:8080"));
   const CommandResult taken = Ctl({"run", "-d", "-p", "8080:80", Image(), "sleep", "600"});
@@ -95,8 +94,7 @@ TEST_F(NetworkTest, TheOutsideIsReachedThroughNat) {
   ASSERT_EQ(outside.code, 0) << outside;
   EXPECT_TRUE(Eventually("curl -fs -m 1 -o /dev/null http://192.0.2.2/passwd"));
 
-  const CommandResult result =
-      Run({}, {"timeout", "5", "wget", "-qO-", "http://192.0.2.2/passwd"});
+  const CommandResult result = Run({}, {"timeout", "5", "wget", "-qO-", "http://192.0.2.2/passwd"});
 
   EXPECT_THAT(result.out, HasSubstr("root:x:0:0")) << result;
   EXPECT_EQ(testing::RunShell("kill $(cat " + pid_file + "); ip link del up0").code, 0);

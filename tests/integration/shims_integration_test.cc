@@ -46,7 +46,8 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
     ::signal(SIGPIPE, SIG_IGN);  // As the frame of every daemon does.
     runtime_ = GetParam();
     if (runtime_ == "own, started ahead") pool_size_ = 2;
-    if (runtime_.rfind("own", 0) == 0) runtime_ = gantry::testing::BinDirectory() + "/containerd-shim-gantry-v2";
+    if (runtime_.rfind("own", 0) == 0)
+      runtime_ = gantry::testing::BinDirectory() + "/containerd-shim-gantry-v2";
     if (::access(runtime_.c_str(), X_OK) != 0) GTEST_SKIP() << "needs " << runtime_;
     if (!IsOwnShim(runtime_) && ::access("/usr/sbin/runc", X_OK) != 0) GTEST_SKIP() << "needs runc";
     if (::access("/bin/busybox", X_OK) != 0) GTEST_SKIP() << "needs busybox-static";
@@ -123,8 +124,7 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
         R"({"ociVersion":"1.0.2","process":{"terminal":false,"user":{"uid":0,"gid":0},"args":["/bin/busybox","sh","-c",")",
         script,
         R"("],"env":["PATH=/bin"],"cwd":"/"},"root":{"path":"rootfs","readonly":true},"hostname":"t","mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/dev","type":"tmpfs","source":"tmpfs"}],"linux":{"cgroupsPath":"/gantry-task-test/)",
-        id_,
-        R"(","namespaces":[{"type":"pid"},{"type":"mount"},{"type":"ipc"},{"type":"uts"}]}})");
+        id_, R"(","namespaces":[{"type":"pid"},{"type":"mount"},{"type":"ipc"},{"type":"uts"}]}})");
     CreateParameters parameters{.ns = "default", .request = {}, .runtime_path = ""};
     parameters.request.set_id(id_);
     containerd::types::Mount* root = parameters.request.add_rootfs();
@@ -161,8 +161,7 @@ class ShimsRootTest : public ::testing::TestWithParam<const char*> {
   }
   containerd::v1::types::Status State() {
     containerd::task::v2::StateResponse state;
-    const absl::StatusOr<std::string> payload =
-        Call("State", containerd::task::v2::StateRequest());
+    const absl::StatusOr<std::string> payload = Call("State", containerd::task::v2::StateRequest());
     if (!payload.ok() || !state.ParseFromString(*payload)) return containerd::v1::types::UNKNOWN;
     return state.status();
   }

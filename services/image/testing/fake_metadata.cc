@@ -62,13 +62,13 @@ Status AlreadyExists(const std::string& what) {
 }
 
 // Every handler: the namespace of the request, under the lock.
-#define WITH_NAMESPACE(space)                                                             \
-  absl::StatusOr<std::string> namespace_name = rpc::RequestNamespace(*context);           \
-  if (!namespace_name.ok()) {                                                             \
-    return Status(StatusCode::FAILED_PRECONDITION,                                        \
-                  std::string(namespace_name.status().message()));                        \
-  }                                                                                       \
-  absl::MutexLock lock(&state_.mutex);                                                    \
+#define WITH_NAMESPACE(space)                                                   \
+  absl::StatusOr<std::string> namespace_name = rpc::RequestNamespace(*context); \
+  if (!namespace_name.ok()) {                                                   \
+    return Status(StatusCode::FAILED_PRECONDITION,                              \
+                  std::string(namespace_name.status().message()));              \
+  }                                                                             \
+  absl::MutexLock lock(&state_.mutex);                                          \
   FakeNamespace& space = state_.all[*namespace_name];
 
 class FakeBlobs final : public metadata::v1::Blobs::Service {
@@ -338,7 +338,8 @@ class FakeLeases final : public leases::Leases::Service {
     for (const auto& [id, resources] : space.leases) {
       leases::Lease* lease = response->add_leases();
       lease->set_id(id);
-      for (const auto& [key, value] : space.lease_labels[id]) (*lease->mutable_labels())[key] = value;
+      for (const auto& [key, value] : space.lease_labels[id])
+        (*lease->mutable_labels())[key] = value;
     }
     return Status::OK;
   }

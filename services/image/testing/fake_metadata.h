@@ -1,6 +1,6 @@
-// gantry-metadata and gantry-snapshotter as gantry-image sees them, in memory and one directory: blobs
-// and ingests per namespace, images, leases, containers, snapshots with `rebase`, garbage collection
-// over gc labels.
+// gantry-metadata and gantry-snapshotter as gantry-image sees them, in memory and one directory:
+// blobs and ingests per namespace, images, leases, containers, snapshots with `rebase`, garbage
+// collection over gc labels.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -42,8 +42,8 @@ struct FakeNamespace {
 // Thread-safe.
 class FakeMetadata {
  public:
-  // Snapshots live below `directory`. Without `rebase` Commit ignores the parent field, as snapshotters
-  // do that do not know it.
+  // Snapshots live below `directory`. Without `rebase` Commit ignores the parent field, as
+  // snapshotters do that do not know it.
   explicit FakeMetadata(std::string directory, bool rebase = true);
   ~FakeMetadata();
 

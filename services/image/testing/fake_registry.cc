@@ -104,8 +104,8 @@ struct FakeRegistry::State {
     FakeRequest request;
     while (ReadRequest(fd, &buffer, &request)) {
       const FakeAnswer answer = Answer(request);
-      std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " X\r\nContent-Length: ",
-                                      answer.body.size(), "\r\n");
+      std::string head = absl::StrCat("HTTP/1.1 ", answer.status,
+                                      " X\r\nContent-Length: ", answer.body.size(), "\r\n");
       for (const std::string& header : answer.headers) absl::StrAppend(&head, header, "\r\n");
       const bool cut = answer.cut_after >= 0;
       if (!answer.reset || cut) {
@@ -195,20 +195,18 @@ std::string FakeRegistry::AddImage(const std::string& repository, const std::str
   for (const LayerSpec& layer : layers) {
     const std::string blob = archive::CompressAll(layer.compression, layer.tar);
     oci::Descriptor descriptor;
-    descriptor.media_type = layer.compression == archive::Compression::kGzip
-                                ? oci::kMediaTypeLayerGzip
-                                : layer.compression == archive::Compression::kZstd
-                                      ? oci::kMediaTypeLayerZstd
-                                      : oci::kMediaTypeLayer;
+    descriptor.media_type =
+        layer.compression == archive::Compression::kGzip   ? oci::kMediaTypeLayerGzip
+        : layer.compression == archive::Compression::kZstd ? oci::kMediaTypeLayerZstd
+                                                           : oci::kMediaTypeLayer;
     descriptor.digest = *Digest::Parse(AddBlob(blob));
     descriptor.size_bytes = blob.size();
     manifest.layers.push_back(descriptor);
     diff_ids.push_back(absl::StrCat("\"", archive::Sha256Of(layer.tar).str(), "\""));
   }
-  const std::string image =
-      absl::StrCat(R"({"architecture":"amd64","os":"linux","config":)", config,
-                   R"(,"rootfs":{"type":"layers","diff_ids":[)", absl::StrJoin(diff_ids, ","),
-                   "]}}");
+  const std::string image = absl::StrCat(R"({"architecture":"amd64","os":"linux","config":)",
+                                         config, R"(,"rootfs":{"type":"layers","diff_ids":[)",
+                                         absl::StrJoin(diff_ids, ","), "]}}");
   manifest.config.media_type = oci::kMediaTypeConfig;
   manifest.config.digest = *Digest::Parse(AddBlob(image));
   manifest.config.size_bytes = image.size();

@@ -1,4 +1,5 @@
-// A registry for tests: HTTP/1.1 on a free port of 127.0.0.1, images in memory, and faults on demand.
+// A registry for tests: HTTP/1.1 on a free port of 127.0.0.1, images in memory, and faults on
+// demand.
 #pragma once
 
 #include <functional>
@@ -16,7 +17,7 @@ namespace gantry::image {
 
 struct FakeRequest {
   std::string method;
-  std::string path;  // With query.
+  std::string path;                            // With query.
   std::map<std::string, std::string> headers;  // Lower case.
 };
 

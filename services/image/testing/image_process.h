@@ -1,5 +1,5 @@
-// Everything gantry-image is made of, on a fake metadata and in a temporary directory. The unpack worker
-// is the real program.
+// Everything gantry-image is made of, on a fake metadata and in a temporary directory. The unpack
+// worker is the real program.
 #pragma once
 
 #include <signal.h>
@@ -34,7 +34,8 @@ inline std::string WorkerProgram() {
 }
 
 struct ImageProcess {
-  explicit ImageProcess(FakeMetadata& fake, const std::string& root, InstallerOptions installer_options = {},
+  explicit ImageProcess(FakeMetadata& fake, const std::string& root,
+                        InstallerOptions installer_options = {},
                         RegistryOptions registry_options = FastRetries())
       : metadata(fake.channel()),
         blobs(*BlobStore::Open(root + "/state")),

@@ -1,12 +1,12 @@
 // A shim for tests of the supervisor: speaks the whole protocol, runs nothing. It behaves as its
 // bundle's config.json tells it by a word in it:
 //   create-fails     Create answers an error           create-dies   the shim dies in Create
-//   hangs            State is never answered           refuses-params  `start` wants the options alone
-//   start-fails      `start` exits with 1 and a text
+//   hangs            State is never answered           refuses-params  `start` wants the options
+//   alone start-fails      `start` exits with 1 and a text
 // Its tasks' pids are made up. "Kill" stops the task with 128 + signal.
 //
-// Named containerd-shim-gantry-v2 it is spawned in its serving form; under any other name it is started
-// by `start` as a stranger's.
+// Named containerd-shim-gantry-v2 it is spawned in its serving form; under any other name it is
+// started by `start` as a stranger's.
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -85,7 +85,8 @@ class FakeShim {
     std::string exec_id;
     uint64_t third = 0;
     for (Reader reader(request.payload); reader.Next();) {
-      if (reader.field() == 2 && method != "Create" && method != "Shutdown") exec_id = reader.text();
+      if (reader.field() == 2 && method != "Create" && method != "Shutdown")
+        exec_id = reader.text();
       if (reader.field() == 3) third = reader.varint();
     }
     std::string out;
@@ -105,7 +106,8 @@ class FakeShim {
     if (method == "State") return responder.Reply(absl::OkStatus(), State(exec_id));
     if (method == "Start") {
       running_ = true;
-      Publish("/tasks/start", "containerd.events.TaskStart", [](Writer& event) { event.Varint(2, 4711); });
+      Publish("/tasks/start", "containerd.events.TaskStart",
+              [](Writer& event) { event.Varint(2, 4711); });
       writer.Varint(1, 4711);
       writer.Message(100, [](Writer& entry) {
         entry.String(1, "shim.start");
@@ -124,7 +126,8 @@ class FakeShim {
       return;
     }
     if (method == "Delete") {
-      if (running_ && !exited_) return responder.Reply(absl::FailedPreconditionError("task is running"));
+      if (running_ && !exited_)
+        return responder.Reply(absl::FailedPreconditionError("task is running"));
       created_ = false;
       writer.Varint(1, 4711);
       writer.Varint(2, code_);
@@ -206,8 +209,8 @@ class FakeShim {
       });
     });
     ++unanswered_;
-    events_->Call("containerd.services.events.ttrpc.v1.Events", "Forward", out, {}, absl::Seconds(5),
-                  [this](absl::StatusOr<std::string>) {
+    events_->Call("containerd.services.events.ttrpc.v1.Events", "Forward", out, {},
+                  absl::Seconds(5), [this](absl::StatusOr<std::string>) {
                     --unanswered_;
                     if (leaving_) Leave();
                   });
@@ -268,8 +271,14 @@ int Start(const Arguments& arguments, char** argv) {
     const int log = ::open("log", O_WRONLY);
     ::dup2(log, 2);
     ::fprintf(stderr, "fake shim serves\n");
-    const char* words[] = {argv[0], "-namespace", arguments.ns.c_str(), "-id", arguments.id.c_str(),
-                           "-address", arguments.address.c_str(), nullptr};
+    const char* words[] = {argv[0],
+                           "-namespace",
+                           arguments.ns.c_str(),
+                           "-id",
+                           arguments.id.c_str(),
+                           "-address",
+                           arguments.address.c_str(),
+                           nullptr};
     ::execv(argv[0], const_cast<char**>(words));
     ::_exit(1);
   }

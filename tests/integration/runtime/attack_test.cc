@@ -1,4 +1,5 @@
-// The escapes that history knows, performed. Each test names the rule of SECURITY-RULES it is about.
+// The escapes that history knows, performed. Each test names the rule of SECURITY-RULES it is
+// about.
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -27,8 +28,8 @@ class RuntimeAttackTest : public RuntimeTest {
   }
 };
 
-// Rule 13: an image whose /proc, /sys or /dev is a link would make the runtime mount, write or mknod
-// somewhere else (CVE-2019-19921).
+// Rule 13: an image whose /proc, /sys or /dev is a link would make the runtime mount, write or
+// mknod somewhere else (CVE-2019-19921).
 TEST_F(RuntimeAttackTest, LinksInPlaceOfProcSysAndDevAreRefused) {
   for (const char* name : {"/proc", "/sys", "/dev"}) {
     ReplaceByLink(name, "/tmp");
@@ -53,8 +54,8 @@ TEST_F(RuntimeAttackTest, MountTargetsCannotLeaveTheRoot) {
   EXPECT_EQ(result.out, "1\n") << result;
 }
 
-// Rule 11: a link that leads a mount onto /proc would let the image fake what is read and written there
-// (CVE-2019-16884).
+// Rule 11: a link that leads a mount onto /proc would let the image fake what is read and written
+// there (CVE-2019-16884).
 TEST_F(RuntimeAttackTest, LinksIntoProcAreNoMountTargets) {
   ASSERT_EQ(::symlink("/proc/self/attr", rootfs("/attr").c_str()), 0);
   spec_.mounts.push_back({.destination = "/attr", .type = "tmpfs", .source = "tmpfs"});
@@ -78,8 +79,9 @@ TEST_F(RuntimeAttackTest, NothingIsMountedOverProc) {
 TEST_F(RuntimeAttackTest, DescriptorsOfTheHostDoNotLeak) {
   spec_.process->args = {"/bin/sh", "-c", "ls /proc/self/fd"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ",
-                                               path("bundle"), " c 7</ 8</etc </dev/null"));
+  CommandResult result =
+      RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ", path("bundle"),
+                            " c 7</ 8</etc </dev/null"));
   EXPECT_EQ(result.code, 0) << result;
   // 3 is ls's own.
   EXPECT_THAT(std::vector<std::string>(absl::StrSplit(result.out, '\n', absl::SkipEmpty())),
@@ -89,10 +91,12 @@ TEST_F(RuntimeAttackTest, DescriptorsOfTheHostDoNotLeak) {
 TEST_F(RuntimeAttackTest, AWaitingInitHoldsNoDescriptorOfTheHost) {
   spec_.process->args = {"/bin/sleep", "1000"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"), " create --bundle ",
-                                               path("bundle"), " c 7</ 8</etc </dev/null >/dev/null 2>&1"));
+  CommandResult result =
+      RunShell(absl::StrCat(program_, " --root ", path("state"), " create --bundle ",
+                            path("bundle"), " c 7</ 8</etc </dev/null >/dev/null 2>&1"));
   ASSERT_EQ(result.code, 0) << result;
-  CommandResult links = RunShell(absl::StrCat("for f in /proc/", PidOf("c"), "/fd/*; do readlink $f; done"));
+  CommandResult links =
+      RunShell(absl::StrCat("for f in /proc/", PidOf("c"), "/fd/*; do readlink $f; done"));
   for (absl::string_view link : absl::StrSplit(links.out, '\n', absl::SkipEmpty())) {
     EXPECT_THAT(std::string(link), AnyOf("/dev/null", ::testing::StartsWith("socket:")));
   }
@@ -104,12 +108,14 @@ TEST_F(RuntimeAttackTest, AWorkingDirectoryOutsideIsRefused) {
     spec_.process->cwd = absl::StrCat("/proc/self/fd/", fd);
     spec_.process->args = {"/bin/sh", "-c", "pwd; ls ../../../../etc/shadow"};
     WriteConfig();
-    CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"), " run --preserve-fds 9 --bundle ",
-                                                 path("bundle"), " c 3</ 4</ 5</ 6</ 7</ 8</ 9</ 10</ 11</ </dev/null"));
+    CommandResult result = RunShell(
+        absl::StrCat(program_, " --root ", path("state"), " run --preserve-fds 9 --bundle ",
+                     path("bundle"), " c 3</ 4</ 5</ 6</ 7</ 8</ 9</ 10</ 11</ </dev/null"));
     EXPECT_NE(result.code, 0) << fd << ": " << result;
     EXPECT_THAT(result.out, Not(HasSubstr("shadow"))) << fd;
-    CommandResult plain = RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ",
-                                                path("bundle"), " c 7</ </dev/null"));
+    CommandResult plain =
+        RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ", path("bundle"),
+                              " c 7</ </dev/null"));
     EXPECT_NE(plain.code, 0) << fd << ": " << plain;
   }
 }
@@ -150,21 +156,24 @@ TEST_F(RuntimeAttackTest, MaskedPathsThatAreLinksStayInTheRoot) {
   ASSERT_EQ(::symlink("/real", rootfs("/alias").c_str()), 0);
   spec_.linux_.masked_paths.push_back("/masked");
   spec_.linux_.masked_paths.push_back("/alias");
-  CommandResult result = RunScript("cat /real /alias; cat /proc/kcore | head -c 10; ls /sys/firmware");
+  CommandResult result =
+      RunScript("cat /real /alias; cat /proc/kcore | head -c 10; ls /sys/firmware");
   EXPECT_EQ(result.out, "") << result;
   EXPECT_EQ(*sys::ReadFile(path("secret")), "host secret\n");
 }
 
 TEST_F(RuntimeAttackTest, ReadOnlyPathsCannotBeWrittenOrMadeWritable) {
-  CommandResult result = RunScript("echo 1 >/proc/sys/kernel/panic; mount -o remount,rw /proc/sys; "
-                                   "umount /proc/sys; echo 1 >/proc/sys/kernel/panic && echo written");
+  CommandResult result = RunScript(
+      "echo 1 >/proc/sys/kernel/panic; mount -o remount,rw /proc/sys; "
+      "umount /proc/sys; echo 1 >/proc/sys/kernel/panic && echo written");
   EXPECT_THAT(result.out, Not(HasSubstr("written"))) << result;
 }
 
 // Rule 21: a device node that root in the container makes is of no use.
 TEST_F(RuntimeAttackTest, DevicesThatAreNotAllowedCannotBeOpened) {
-  CommandResult result = RunScript("mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk | wc -c; "
-                                   "mknod /tmp/kmsg c 1 11; head -c 1 /tmp/kmsg && echo read");
+  CommandResult result = RunScript(
+      "mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk | wc -c; "
+      "mknod /tmp/kmsg c 1 11; head -c 1 /tmp/kmsg && echo read");
   EXPECT_THAT(result.out, Not(HasSubstr("read"))) << result;
   EXPECT_THAT(result.err, HasSubstr("not permitted")) << result;
 }

@@ -15,9 +15,10 @@
 namespace gantry::testing {
 namespace {
 
-constexpr const char* kApplets[] = {"sh",   "true", "sleep", "echo",  "id",   "ls",    "cat",  "mount", "env",
-                                    "tty",  "grep", "touch", "mknod", "head", "stat",  "kill", "stty",  "umount",
-                                    "pwd",  "readlink", "mkdir", "test", "nproc", "uname", "ps", "dd"};
+constexpr const char* kApplets[] = {
+    "sh",  "true",     "sleep", "echo",  "id",    "ls",    "cat",  "mount", "env",
+    "tty", "grep",     "touch", "mknod", "head",  "stat",  "kill", "stty",  "umount",
+    "pwd", "readlink", "mkdir", "test",  "nproc", "uname", "ps",   "dd"};
 
 }  // namespace
 
@@ -80,8 +81,9 @@ CommandResult RuntimeTest::RunScript(const std::string& script) {
 
 CommandResult RuntimeTest::Create(const std::string& id, const std::string& more) {
   WriteConfig();
-  return RunShell(absl::StrCat(program_, " --root ", path("state"), " --log ", path("log"), " create ", more,
-                               " --bundle ", path("bundle"), " ", id, " </dev/null >", path("out"), " 2>&1"));
+  return RunShell(absl::StrCat(program_, " --root ", path("state"), " --log ", path("log"),
+                               " create ", more, " --bundle ", path("bundle"), " ", id,
+                               " </dev/null >", path("out"), " 2>&1"));
 }
 
 std::string RuntimeTest::Output() const {

@@ -38,8 +38,8 @@ TEST_P(RuntimeCrashTest, LeavesNothingThatDeleteDoesNotFind) {
   spec_.process->args = {"/bin/sleep", "1000"};
   WriteConfig();
 
-  RunShell(absl::StrCat("GANTRY_FAILPOINTS='", GetParam().failpoint, "=kill@", GetParam().hit, "' ", program_,
-                        " --root ", path("state"), " create --bundle ", path("bundle"),
+  RunShell(absl::StrCat("GANTRY_FAILPOINTS='", GetParam().failpoint, "=kill@", GetParam().hit, "' ",
+                        program_, " --root ", path("state"), " create --bundle ", path("bundle"),
                         " c </dev/null >/dev/null 2>&1"));
 
   CommandResult deleted = Runtime({"delete", "--force", "c"});
@@ -52,15 +52,16 @@ TEST_P(RuntimeCrashTest, LeavesNothingThatDeleteDoesNotFind) {
 
 INSTANTIATE_TEST_SUITE_P(
     Create, RuntimeCrashTest,
-    ::testing::Values(Step{"runtime.create.before_claim", 1}, Step{"runtime.record.before_write", 1},
-                      Step{"runtime.record.before_replace", 1}, Step{"runtime.create.before_cgroup", 1},
-                      Step{"cgroup.create.before_mkdir", 1}, Step{"cgroup.create.before_mkdir", 5},
-                      Step{"cgroup.apply.before_limits", 1}, Step{"runtime.create.before_clone", 1},
-                      Step{"runtime.rootfs.before_attach", 1}, Step{"runtime.rootfs.before_mount", 3},
-                      Step{"runtime.rootfs.before_device", 2}, Step{"runtime.rootfs.before_cover", 1},
-                      Step{"runtime.rootfs.before_pivot", 1}, Step{"runtime.process.before_limits", 1},
-                      Step{"runtime.process.before_ids", 1}, Step{"runtime.process.before_capabilities", 1},
-                      Step{"runtime.create.before_acknowledge", 1}),
+    ::testing::Values(
+        Step{"runtime.create.before_claim", 1}, Step{"runtime.record.before_write", 1},
+        Step{"runtime.record.before_replace", 1}, Step{"runtime.create.before_cgroup", 1},
+        Step{"cgroup.create.before_mkdir", 1}, Step{"cgroup.create.before_mkdir", 5},
+        Step{"cgroup.apply.before_limits", 1}, Step{"runtime.create.before_clone", 1},
+        Step{"runtime.rootfs.before_attach", 1}, Step{"runtime.rootfs.before_mount", 3},
+        Step{"runtime.rootfs.before_device", 2}, Step{"runtime.rootfs.before_cover", 1},
+        Step{"runtime.rootfs.before_pivot", 1}, Step{"runtime.process.before_limits", 1},
+        Step{"runtime.process.before_ids", 1}, Step{"runtime.process.before_capabilities", 1},
+        Step{"runtime.create.before_acknowledge", 1}),
     [](const auto& info) {
       std::string name = absl::StrCat(info.param.failpoint, "_", info.param.hit);
       for (char& c : name) c = c == '.' ? '_' : c;
@@ -71,7 +72,8 @@ class RuntimeTornRecordTest : public RuntimeTest {};
 
 TEST_F(RuntimeTornRecordTest, IsRemovedByForceOnly) {
   ASSERT_OK(sys::MakeDirectories(path("state/c"), 0700));
-  ASSERT_OK(sys::WriteFileAtomically(path("state/c/state.json"), "{\"version\":1,\"id\":\"c\",\"bun"));
+  ASSERT_OK(
+      sys::WriteFileAtomically(path("state/c/state.json"), "{\"version\":1,\"id\":\"c\",\"bun"));
   CommandResult refused = Runtime({"delete", "c"});
   EXPECT_EQ(refused.code, 1);
   EXPECT_THAT(refused.err, ::testing::HasSubstr("remove it with delete --force"));
@@ -83,8 +85,8 @@ class RuntimeDeleteCrashTest : public RuntimeCrashTest {};
 
 TEST_P(RuntimeDeleteCrashTest, ADeleteThatDiesIsFinishedByTheNext) {
   StartScript("c", "sleep 1000");
-  RunShell(absl::StrCat("GANTRY_FAILPOINTS='", GetParam().failpoint, "=kill@", GetParam().hit, "' ", program_,
-                        " --root ", path("state"), " delete --force c"));
+  RunShell(absl::StrCat("GANTRY_FAILPOINTS='", GetParam().failpoint, "=kill@", GetParam().hit, "' ",
+                        program_, " --root ", path("state"), " delete --force c"));
   EXPECT_EQ(Runtime({"delete", "--force", "c"}).code, 0);
   EXPECT_FALSE(sys::Exists(path("state/c")));
   EXPECT_THAT(CgroupDirectories(), IsEmpty());
@@ -97,7 +99,8 @@ INSTANTIATE_TEST_SUITE_P(Delete, RuntimeDeleteCrashTest,
                                            Step{"cgroup.remove.before_rmdir", 3},
                                            Step{"runtime.delete.before_state", 1}),
                          [](const auto& info) {
-                           std::string name = absl::StrCat(info.param.failpoint, "_", info.param.hit);
+                           std::string name =
+                               absl::StrCat(info.param.failpoint, "_", info.param.hit);
                            for (char& c : name) c = c == '.' ? '_' : c;
                            return name;
                          });
@@ -107,9 +110,9 @@ class RuntimeErrorTest : public RuntimeCrashTest {};
 TEST_P(RuntimeErrorTest, AFailedStepLeavesNothingBehind) {
   spec_.process->args = {"/bin/sleep", "1000"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat("GANTRY_FAILPOINTS='", GetParam().failpoint, "=error@",
-                                               GetParam().hit, "' ", program_, " --root ", path("state"),
-                                               " create --bundle ", path("bundle"), " c </dev/null 2>&1"));
+  CommandResult result = RunShell(absl::StrCat(
+      "GANTRY_FAILPOINTS='", GetParam().failpoint, "=error@", GetParam().hit, "' ", program_,
+      " --root ", path("state"), " create --bundle ", path("bundle"), " c </dev/null 2>&1"));
   EXPECT_EQ(result.code, 1);
   EXPECT_FALSE(sys::Exists(path("state/c")));
   EXPECT_THAT(CgroupDirectories(), IsEmpty());
@@ -118,12 +121,13 @@ TEST_P(RuntimeErrorTest, AFailedStepLeavesNothingBehind) {
 
 INSTANTIATE_TEST_SUITE_P(
     Create, RuntimeErrorTest,
-    ::testing::Values(Step{"runtime.create.before_claim", 1}, Step{"runtime.record.before_write", 1},
-                      Step{"runtime.record.before_replace", 1}, Step{"runtime.create.before_cgroup", 1},
-                      Step{"cgroup.create.before_mkdir", 5}, Step{"cgroup.apply.before_limits", 1},
-                      Step{"runtime.create.before_clone", 1}, Step{"runtime.rootfs.before_mount", 3},
-                      Step{"runtime.rootfs.before_pivot", 1}, Step{"runtime.process.before_capabilities", 1},
-                      Step{"runtime.create.before_acknowledge", 1}),
+    ::testing::Values(
+        Step{"runtime.create.before_claim", 1}, Step{"runtime.record.before_write", 1},
+        Step{"runtime.record.before_replace", 1}, Step{"runtime.create.before_cgroup", 1},
+        Step{"cgroup.create.before_mkdir", 5}, Step{"cgroup.apply.before_limits", 1},
+        Step{"runtime.create.before_clone", 1}, Step{"runtime.rootfs.before_mount", 3},
+        Step{"runtime.rootfs.before_pivot", 1}, Step{"runtime.process.before_capabilities", 1},
+        Step{"runtime.create.before_acknowledge", 1}),
     [](const auto& info) {
       std::string name = absl::StrCat(info.param.failpoint, "_", info.param.hit);
       for (char& c : name) c = c == '.' ? '_' : c;

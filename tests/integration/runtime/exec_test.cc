@@ -13,15 +13,17 @@ class RuntimeExecTest : public RuntimeTest {};
 TEST_F(RuntimeExecTest, RunsInTheContainerWithItsOwnSettings) {
   spec_.hostname = "inside";
   StartScript("c", "sleep 1000");
-  CommandResult result = Runtime({"exec", "--user", "1000:1001", "-e", "X=y", "--cwd", "/tmp", "c", "/bin/sh", "-c",
-                                  "id; pwd; echo $X; cat /proc/sys/kernel/hostname; exit 9"});
+  CommandResult result =
+      Runtime({"exec", "--user", "1000:1001", "-e", "X=y", "--cwd", "/tmp", "c", "/bin/sh", "-c",
+               "id; pwd; echo $X; cat /proc/sys/kernel/hostname; exit 9"});
   EXPECT_EQ(result.code, 9) << result;
   EXPECT_EQ(result.out, "uid=1000 gid=1001\n/tmp\ny\ninside\n");
 }
 
 TEST_F(RuntimeExecTest, SeesTheContainersProcessesAndCgroup) {
   StartScript("c", "sleep 1000");
-  CommandResult result = Runtime({"exec", "c", "/bin/sh", "-c", "ls -d /proc/1; cat /proc/self/cgroup"});
+  CommandResult result =
+      Runtime({"exec", "c", "/bin/sh", "-c", "ls -d /proc/1; cat /proc/self/cgroup"});
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("/proc/1"));
   EXPECT_THAT(result.out, HasSubstr(":pids:/\n")) << "the root of the container's cgroup namespace";
@@ -33,9 +35,9 @@ TEST_F(RuntimeExecTest, TakesAProcessDocumentAndDetaches) {
   process.args = {"/bin/sleep", "500"};
   process.env = {"PATH=/bin"};
   ASSERT_OK(sys::WriteFileAtomically(path("process.json"), oci::WriteProcess(process)));
-  CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"), " exec --detach --process ",
-                                               path("process.json"), " --pid-file ", path("pid"),
-                                               " c </dev/null >/dev/null 2>&1"));
+  CommandResult result = RunShell(absl::StrCat(
+      program_, " --root ", path("state"), " exec --detach --process ", path("process.json"),
+      " --pid-file ", path("pid"), " c </dev/null >/dev/null 2>&1"));
   EXPECT_EQ(result.code, 0) << result;
   auto pid = sys::ReadFile(path("pid"));
   ASSERT_OK(pid);
@@ -48,7 +50,8 @@ TEST_F(RuntimeExecTest, RefusesWhatCannotWork) {
   EXPECT_EQ(missing.code, 255);
   EXPECT_THAT(missing.err, HasSubstr("exec: \"nonesuch\": executable file not found in $PATH"));
   EXPECT_EQ(Runtime({"exec", "c"}).code, 255);
-  EXPECT_EQ(Runtime({"exec", "--user", "root", "c", "/bin/true"}).code, 255) << "only numbers are users";
+  EXPECT_EQ(Runtime({"exec", "--user", "root", "c", "/bin/true"}).code, 255)
+      << "only numbers are users";
   EXPECT_EQ(Runtime({"exec", "--user", "4294967295", "c", "/bin/true"}).code, 255);
   ASSERT_EQ(Runtime({"pause", "c"}).code, 0);
   CommandResult paused = Runtime({"exec", "c", "/bin/true"});
@@ -72,10 +75,12 @@ TEST_F(RuntimeExecTest, HasTheContainersKeyringNotOurs) {
 
 TEST_F(RuntimeExecTest, EntersAUserNamespaceAsItsRoot) {
   spec_.linux_.namespaces.push_back({"user"});
-  spec_.linux_.uid_mappings = spec_.linux_.gid_mappings = {{.container_id = 0, .host_id = 100000, .size = 65536}};
+  spec_.linux_.uid_mappings =
+      spec_.linux_.gid_mappings = {{.container_id = 0, .host_id = 100000, .size = 65536}};
   spec_.process->no_new_privileges = true;
   StartScript("c", "sleep 1000");
-  CommandResult result = Runtime({"exec", "c", "/bin/sh", "-c", "id; cat /proc/self/uid_map; ls -d /proc/1"});
+  CommandResult result =
+      Runtime({"exec", "c", "/bin/sh", "-c", "id; cat /proc/self/uid_map; ls -d /proc/1"});
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("uid=0 gid=0"));
   EXPECT_THAT(result.out, HasSubstr("100000"));

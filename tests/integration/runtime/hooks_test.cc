@@ -17,9 +17,10 @@ class RuntimeHooksTest : public RuntimeTest {
  protected:
   oci::Hook Note(const std::string& name) {
     return {.path = "/bin/sh",
-            .args = {"sh", "-c", absl::StrCat("read -r state; echo ", name, " >>", path("order"),
-                                              "; printf '%s' \"$state\" >", path("state-" + name), "; echo \"$VALUE\" >",
-                                              path("value"))},
+            .args = {"sh", "-c",
+                     absl::StrCat("read -r state; echo ", name, " >>", path("order"),
+                                  "; printf '%s' \"$state\" >", path("state-" + name),
+                                  "; echo \"$VALUE\" >", path("value"))},
             .env = {"PATH=/usr/bin:/bin", "VALUE=from the document"}};
   }
   std::vector<std::string> Order() {
@@ -45,7 +46,8 @@ TEST_F(RuntimeHooksTest, RunInTheOrderOfTheSpecification) {
 
   EXPECT_EQ(RunScript("cat /tmp/inside").code, 0);
 
-  EXPECT_THAT(Order(), ElementsAre("prestart", "createRuntime", "createContainer", "poststart", "poststop"));
+  EXPECT_THAT(Order(),
+              ElementsAre("prestart", "createRuntime", "createContainer", "poststart", "poststop"));
   EXPECT_EQ(StatusSeenBy("prestart"), "creating");
   EXPECT_EQ(StatusSeenBy("createRuntime"), "creating");
   EXPECT_EQ(StatusSeenBy("createContainer"), "creating");
@@ -58,7 +60,8 @@ TEST_F(RuntimeHooksTest, RunInTheOrderOfTheSpecification) {
 }
 
 TEST_F(RuntimeHooksTest, AFailureUndoesTheCreation) {
-  spec_.hooks.create_runtime = {{.path = "/bin/sh", .args = {"sh", "-c", "echo sorry >&2; exit 3"}}, Note("second")};
+  spec_.hooks.create_runtime = {{.path = "/bin/sh", .args = {"sh", "-c", "echo sorry >&2; exit 3"}},
+                                Note("second")};
   spec_.hooks.poststop = {Note("poststop")};
   spec_.process->args = {"/bin/true"};
   EXPECT_EQ(Create("c").code, 1);
@@ -71,7 +74,8 @@ TEST_F(RuntimeHooksTest, AFailureUndoesTheCreation) {
 }
 
 TEST_F(RuntimeHooksTest, AHookThatHangsIsKilledWithItsChildren) {
-  spec_.hooks.prestart = {{.path = "/bin/sh", .args = {"sh", "-c", "sleep 1000 & sleep 1000"}, .timeout_seconds = 1}};
+  spec_.hooks.prestart = {
+      {.path = "/bin/sh", .args = {"sh", "-c", "sleep 1000 & sleep 1000"}, .timeout_seconds = 1}};
   spec_.process->args = {"/bin/true"};
   const absl::Time begin = absl::Now();
   EXPECT_EQ(Create("c").code, 1);

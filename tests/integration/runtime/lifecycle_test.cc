@@ -79,9 +79,9 @@ TEST_F(RuntimeLifecycleTest, GoesThroughAllStates) {
 TEST_F(RuntimeLifecycleTest, OptionsMayFollowTheIdAndHaveOneDash) {
   spec_.process->args = {"/bin/sleep", "1000"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat(program_, " --root=", path("state"), " create c -bundle=",
-                                               path("bundle"), " --pid-file ", path("pid"),
-                                               " </dev/null >/dev/null 2>&1"));
+  CommandResult result = RunShell(absl::StrCat(program_, " --root=", path("state"),
+                                               " create c -bundle=", path("bundle"), " --pid-file ",
+                                               path("pid"), " </dev/null >/dev/null 2>&1"));
   EXPECT_EQ(result.code, 0);
   EXPECT_EQ(Runtime({"kill", "--all", "c", "KILL"}).code, 0);
 }
@@ -146,8 +146,8 @@ TEST_F(RuntimeLifecycleTest, AFailedCreationSparesWhoSharesTheCgroup) {
 TEST_F(RuntimeLifecycleTest, ClosedStandardDescriptorsAreNull) {
   spec_.process->args = {"/bin/sh", "-c", "readlink /proc/self/fd/0"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ", path("bundle"),
-                                               " c <&- 2>&-"));
+  CommandResult result = RunShell(absl::StrCat(program_, " --root ", path("state"),
+                                               " run --bundle ", path("bundle"), " c <&- 2>&-"));
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_EQ(result.out, "/dev/null\n");
 }
@@ -215,7 +215,8 @@ TEST_F(RuntimeLifecycleTest, UpdatesLimits) {
   EXPECT_EQ(Runtime({"update", "--pids-limit", "30", "c"}).code, 0);
   auto limit = sys::ReadFile(absl::StrCat("/sys/fs/cgroup/pids", cgroup_, "/leaf/pids.max"));
   EXPECT_EQ(limit.value_or("30\n"), "30\n");
-  CommandResult piped = Runtime({"update", "--resources=-", "c"}, {.input = R"({"pids":{"limit":20}})"});
+  CommandResult piped =
+      Runtime({"update", "--resources=-", "c"}, {.input = R"({"pids":{"limit":20}})"});
   EXPECT_EQ(piped.code, 0) << piped;
   limit = sys::ReadFile(absl::StrCat("/sys/fs/cgroup/pids", cgroup_, "/leaf/pids.max"));
   EXPECT_EQ(limit.value_or("20\n"), "20\n");
@@ -263,9 +264,10 @@ TEST_F(RuntimeLifecycleTest, ADetachedTerminalNeedsAConsoleSocket) {
 TEST_F(RuntimeLifecycleTest, KeepsPreservedDescriptorsOnly) {
   spec_.process->args = {"/bin/sh", "-c", "cat <&3; ls /proc/self/fd"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat("echo third >", path("three"), "; ", program_, " --root ",
-                                               path("state"), " run --preserve-fds 1 --bundle ", path("bundle"),
-                                               " c 3<", path("three"), " 4</ 9</etc </dev/null"));
+  CommandResult result =
+      RunShell(absl::StrCat("echo third >", path("three"), "; ", program_, " --root ",
+                            path("state"), " run --preserve-fds 1 --bundle ", path("bundle"),
+                            " c 3<", path("three"), " 4</ 9</etc </dev/null"));
   EXPECT_EQ(result.code, 0) << result;
   const std::vector<std::string> lines = absl::StrSplit(result.out, '\n', absl::SkipEmpty());
   ASSERT_GE(lines.size(), 4u);
@@ -291,18 +293,21 @@ TEST_F(RuntimeLifecycleTest, HandsOutAPidfd) {
 TEST_F(RuntimeLifecycleTest, PassesListenFdsOn) {
   spec_.process->args = {"/bin/sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; cat <&3; cat <&4"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat("echo three >", path("3"), "; echo four >", path("4"), "; LISTEN_FDS=1 ",
-                                               program_, " --root ", path("state"), " run --preserve-fds 1 --bundle ",
-                                               path("bundle"), " c 3<", path("3"), " 4<", path("4"), " </dev/null"));
+  CommandResult result = RunShell(
+      absl::StrCat("echo three >", path("3"), "; echo four >", path("4"), "; LISTEN_FDS=1 ",
+                   program_, " --root ", path("state"), " run --preserve-fds 1 --bundle ",
+                   path("bundle"), " c 3<", path("3"), " 4<", path("4"), " </dev/null"));
   EXPECT_EQ(result.out, "1 1\nthree\nfour\n") << result;
 }
 
 TEST_F(RuntimeLifecycleTest, ForegroundForwardsSignals) {
-  spec_.process->args = {"/bin/sh", "-c", "trap 'exit 42' TERM; echo ready; while true; do sleep 1; done"};
+  spec_.process->args = {"/bin/sh", "-c",
+                         "trap 'exit 42' TERM; echo ready; while true; do sleep 1; done"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat(
-      program_, " --root ", path("state"), " run --bundle ", path("bundle"), " c >", path("out"),
-      " & pid=$!; while ! grep -q ready ", path("out"), "; do :; done; kill -TERM $pid; wait $pid"));
+  CommandResult result =
+      RunShell(absl::StrCat(program_, " --root ", path("state"), " run --bundle ", path("bundle"),
+                            " c >", path("out"), " & pid=$!; while ! grep -q ready ", path("out"),
+                            "; do :; done; kill -TERM $pid; wait $pid"));
   EXPECT_EQ(result.code, 42) << result;
 }
 

@@ -32,8 +32,9 @@ TEST_F(RuntimeSettingsTest, NamesLimitsAndEnvironment) {
   spec_.process->cwd = "/work/deep";
   spec_.process->user.umask = 077;
   spec_.process->oom_score_adj = 500;
-  CommandResult result = RunScript("cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname; echo $COLOUR $HOME; "
-                                   "grep 'open files' /proc/self/limits; pwd; umask; cat /proc/self/oom_score_adj");
+  CommandResult result = RunScript(
+      "cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname; echo $COLOUR $HOME; "
+      "grep 'open files' /proc/self/limits; pwd; umask; cat /proc/self/oom_score_adj");
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("box\nexample\nblue /\n"));
   EXPECT_THAT(result.out, ::testing::ContainsRegex("open files +100 +200"));
@@ -41,7 +42,8 @@ TEST_F(RuntimeSettingsTest, NamesLimitsAndEnvironment) {
 }
 
 TEST_F(RuntimeSettingsTest, HomeComesFromTheImagesPasswd) {
-  ASSERT_OK(sys::WriteFileAtomically(rootfs("/etc/passwd"), "root:x:0:0::/root:/bin/sh\nu:x:1000:1000::/home/u:\n", 0644));
+  ASSERT_OK(sys::WriteFileAtomically(rootfs("/etc/passwd"),
+                                     "root:x:0:0::/root:/bin/sh\nu:x:1000:1000::/home/u:\n", 0644));
   spec_.process->user = {.uid = 1000, .gid = 1000};
   EXPECT_EQ(RunScript("echo $HOME").out, "/home/u\n");
 }
@@ -50,9 +52,16 @@ TEST_F(RuntimeSettingsTest, ReadOnlyRootAndBindMounts) {
   ASSERT_OK(sys::MakeDirectories(path("volume/sub"), 0755));
   ASSERT_OK(sys::WriteFileAtomically(path("volume/file"), "data\n", 0644));
   spec_.root->readonly = true;
-  spec_.mounts.push_back({.destination = "/volume", .type = "bind", .source = path("volume"), .options = {"rbind", "rw"}});
-  spec_.mounts.push_back({.destination = "/frozen", .type = "bind", .source = path("volume"), .options = {"bind", "ro"}});
-  spec_.mounts.push_back({.destination = "/one", .type = "bind", .source = path("volume/file"), .options = {"bind"}});
+  spec_.mounts.push_back({.destination = "/volume",
+                          .type = "bind",
+                          .source = path("volume"),
+                          .options = {"rbind", "rw"}});
+  spec_.mounts.push_back({.destination = "/frozen",
+                          .type = "bind",
+                          .source = path("volume"),
+                          .options = {"bind", "ro"}});
+  spec_.mounts.push_back(
+      {.destination = "/one", .type = "bind", .source = path("volume/file"), .options = {"bind"}});
   CommandResult result = RunScript("touch /x; touch /frozen/x; touch /volume/made; cat /one");
   EXPECT_THAT(result.err, HasSubstr("/x: Read-only file system"));
   EXPECT_THAT(result.err, HasSubstr("/frozen/x: Read-only file system"));
@@ -63,9 +72,16 @@ TEST_F(RuntimeSettingsTest, ReadOnlyRootAndBindMounts) {
 TEST_F(RuntimeSettingsTest, RecursiveReadOnlyCoversMountsBelow) {
   ASSERT_OK(sys::MakeDirectories(path("volume/sub"), 0755));
   ASSERT_EQ(RunCommand({"mount", "-t", "tmpfs", "tmpfs", path("volume/sub")}).code, 0);
-  spec_.mounts.push_back({.destination = "/plain", .type = "bind", .source = path("volume"), .options = {"rbind", "ro"}});
-  spec_.mounts.push_back({.destination = "/deep", .type = "bind", .source = path("volume"), .options = {"rbind", "rro"}});
-  CommandResult result = RunScript("touch /plain/sub/a && echo plain; touch /deep/sub/b && echo deep");
+  spec_.mounts.push_back({.destination = "/plain",
+                          .type = "bind",
+                          .source = path("volume"),
+                          .options = {"rbind", "ro"}});
+  spec_.mounts.push_back({.destination = "/deep",
+                          .type = "bind",
+                          .source = path("volume"),
+                          .options = {"rbind", "rro"}});
+  CommandResult result =
+      RunScript("touch /plain/sub/a && echo plain; touch /deep/sub/b && echo deep");
   RunCommand({"umount", path("volume/sub")});
   EXPECT_EQ(result.out, "plain\n") << result;
 }
@@ -74,8 +90,10 @@ TEST_F(RuntimeSettingsTest, TmpfsTakesOverTheModeAndCopiesUp) {
   ASSERT_OK(sys::MakeDirectories(rootfs("/data/deep"), 0755));
   ASSERT_OK(sys::WriteFileAtomically(rootfs("/data/deep/file"), "kept\n", 0640));
   ASSERT_EQ(::chmod(rootfs("/data").c_str(), 01750), 0);
-  spec_.mounts.push_back({.destination = "/data", .type = "tmpfs", .source = "tmpfs", .options = {"tmpcopyup"}});
-  CommandResult result = RunScript("stat -c %a /data; cat /data/deep/file; stat -c %a /data/deep/file");
+  spec_.mounts.push_back(
+      {.destination = "/data", .type = "tmpfs", .source = "tmpfs", .options = {"tmpcopyup"}});
+  CommandResult result =
+      RunScript("stat -c %a /data; cat /data/deep/file; stat -c %a /data/deep/file");
   EXPECT_EQ(result.out, "1750\nkept\n640\n") << result;
 }
 
@@ -85,7 +103,13 @@ TEST_F(RuntimeSettingsTest, SysctlsOfTheContainersNamespaces) {
 }
 
 TEST_F(RuntimeSettingsTest, DevicesWithOwnerAndMode) {
-  spec_.linux_.devices = {{.type = "c", .path = "/dev/mine", .major = 1, .minor = 3, .file_mode = 0640, .uid = 5, .gid = 6}};
+  spec_.linux_.devices = {{.type = "c",
+                           .path = "/dev/mine",
+                           .major = 1,
+                           .minor = 3,
+                           .file_mode = 0640,
+                           .uid = 5,
+                           .gid = 6}};
   EXPECT_EQ(RunScript("stat -c '%t:%T %a %u %g' /dev/mine").out, "1:3 640 5 6\n");
 }
 
@@ -96,13 +120,17 @@ TEST_F(RuntimeSettingsTest, JoinsANamespaceByPath) {
   spec_.linux_.FindNamespace("ipc")->path = absl::StrCat("/proc/", pid, "/ns/ipc");
   spec_.linux_.FindNamespace("pid")->path = absl::StrCat("/proc/", pid, "/ns/pid");
   spec_.linux_.cgroups_path = cgroup_ + "/second";
-  spec_.process->args = {"/bin/sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; ls -d /proc/1; echo $$"};
+  spec_.process->args = {
+      "/bin/sh", "-c",
+      "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; ls -d /proc/1; echo $$"};
   WriteConfig();
   CommandResult result = Runtime({"run", "--bundle", path("bundle"), "d"});
   EXPECT_EQ(result.code, 0) << result;
-  const CommandResult host = RunShell(absl::StrCat("readlink /proc/", pid, "/ns/net /proc/", pid, "/ns/ipc"));
+  const CommandResult host =
+      RunShell(absl::StrCat("readlink /proc/", pid, "/ns/net /proc/", pid, "/ns/ipc"));
   EXPECT_THAT(result.out, HasSubstr(host.out));
-  EXPECT_THAT(result.out, Not(HasSubstr("\n1\n"))) << "not the first process of the joined namespace";
+  EXPECT_THAT(result.out, Not(HasSubstr("\n1\n")))
+      << "not the first process of the joined namespace";
   spec_.linux_.cgroups_path = cgroup_ + "/leaf";
   for (const char* wrong : {"/proc/self/ns/uts", "/etc/passwd"}) {
     spec_.linux_.FindNamespace("network")->path = wrong;
@@ -115,8 +143,10 @@ TEST_F(RuntimeSettingsTest, JoinsANamespaceByPath) {
 
 TEST_F(RuntimeSettingsTest, UserNamespaceMapsIds) {
   spec_.linux_.namespaces.push_back({"user"});
-  spec_.linux_.uid_mappings = spec_.linux_.gid_mappings = {{.container_id = 0, .host_id = 100000, .size = 65536}};
-  CommandResult result = RunScript("id; cat /proc/self/uid_map; cat /dev/null; touch /tmp/made 2>/dev/null; stat -c %u /dev");
+  spec_.linux_.uid_mappings =
+      spec_.linux_.gid_mappings = {{.container_id = 0, .host_id = 100000, .size = 65536}};
+  CommandResult result = RunScript(
+      "id; cat /proc/self/uid_map; cat /dev/null; touch /tmp/made 2>/dev/null; stat -c %u /dev");
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("uid=0 gid=0"));
 }
@@ -133,19 +163,25 @@ TEST_F(RuntimeSettingsTest, SchedulingAndPersonality) {
   spec_.process->scheduler = oci::Scheduler{.policy = "SCHED_BATCH", .nice = 5};
   spec_.process->io_priority = oci::IoPriority{.priority_class = "IOPRIO_CLASS_IDLE"};
   spec_.linux_.personality = oci::Personality{.domain = "LINUX32"};
-  CommandResult result = RunScript("head -c 4000 /proc/self/sched | grep policy; uname -m; cut -d' ' -f19 /proc/self/stat");
+  CommandResult result = RunScript(
+      "head -c 4000 /proc/self/sched | grep policy; uname -m; cut -d' ' -f19 /proc/self/stat");
   EXPECT_THAT(result.out, HasSubstr("i686")) << result;
 }
 
 TEST_F(RuntimeSettingsTest, IdMappedMountsShowOtherOwners) {
   ASSERT_OK(sys::MakeDirectories(path("volume"), 0755));
   ASSERT_OK(sys::WriteFileAtomically(path("volume/file"), "x", 0644));
-  spec_.mounts.push_back({.destination = "/mapped", .type = "bind", .source = path("volume"), .options = {"bind", "idmap"},
+  spec_.mounts.push_back({.destination = "/mapped",
+                          .type = "bind",
+                          .source = path("volume"),
+                          .options = {"bind", "idmap"},
                           .uid_mappings = {{.container_id = 0, .host_id = 5000, .size = 10}},
                           .gid_mappings = {{.container_id = 0, .host_id = 6000, .size = 10}}});
-  spec_.mounts.push_back({.destination = "/plain", .type = "bind", .source = path("volume"), .options = {"bind"}});
+  spec_.mounts.push_back(
+      {.destination = "/plain", .type = "bind", .source = path("volume"), .options = {"bind"}});
   CommandResult result = RunScript("stat -c %u:%g /mapped/file /plain/file");
-  if (result.err.find("does its file system support") != std::string::npos) GTEST_SKIP() << result.err;
+  if (result.err.find("does its file system support") != std::string::npos)
+    GTEST_SKIP() << result.err;
   EXPECT_EQ(result.out, "5000:6000\n0:0\n") << result;
   spec_.mounts.pop_back();
   spec_.mounts.back().uid_mappings.clear();
@@ -155,19 +191,25 @@ TEST_F(RuntimeSettingsTest, IdMappedMountsShowOtherOwners) {
 
 TEST_F(RuntimeSettingsTest, ADetachedStartWaitsUntilTheContainerIsReady) {
   // busybox cannot send a datagram; its end ends the waiting just as well.
-  spec_.process->args = {"/bin/sh", "-c", "echo $NOTIFY_SOCKET; ls -l /run/notify/notify.sock; sleep 1"};
+  spec_.process->args = {"/bin/sh", "-c",
+                         "echo $NOTIFY_SOCKET; ls -l /run/notify/notify.sock; sleep 1"};
   WriteConfig();
-  CommandResult result = RunShell(absl::StrCat("export NOTIFY_SOCKET=", path("host.sock"), "; ", program_, " --root ",
-                                               path("state"), " create --bundle ", path("bundle"), " c </dev/null >",
-                                               path("out"), " 2>&1 && ", program_, " --root ", path("state"), " start c"));
+  CommandResult result = RunShell(
+      absl::StrCat("export NOTIFY_SOCKET=", path("host.sock"), "; ", program_, " --root ",
+                   path("state"), " create --bundle ", path("bundle"), " c </dev/null >",
+                   path("out"), " 2>&1 && ", program_, " --root ", path("state"), " start c"));
   EXPECT_EQ(result.code, 0) << result << Output();
   EXPECT_THAT(Output(), HasSubstr("/run/notify/notify.sock\nsrwxrwxrwx"));
   EXPECT_EQ(StateOf("c", "status"), "stopped") << "start went on waiting until init had ended";
 }
 
 TEST_F(RuntimeSettingsTest, NetDevicesMoveWithTheirAddresses) {
-  ASSERT_EQ(RunShell("ip link add gtest0 type veth peer name gtest1 && ip addr add 10.9.8.7/24 dev gtest0 && ip -6 addr add "
-                     "fd00::5/64 dev gtest0 nodad && ip link set gtest0 up").code, 0) << "needs veth pairs";
+  ASSERT_EQ(RunShell("ip link add gtest0 type veth peer name gtest1 && ip addr add 10.9.8.7/24 dev "
+                     "gtest0 && ip -6 addr add "
+                     "fd00::5/64 dev gtest0 nodad && ip link set gtest0 up")
+                .code,
+            0)
+      << "needs veth pairs";
   spec_.linux_.net_devices = {{"gtest0", "inner0"}};
   CommandResult result = RunScript("cat /proc/net/dev /proc/net/fib_trie /proc/net/if_inet6");
   EXPECT_EQ(result.code, 0) << result;
@@ -191,9 +233,13 @@ TEST_F(RuntimeSettingsTest, ReadyIsPassedOnWithTheMainPid) {
   };
   sockaddr_un at = address_of(path("host"));
   ASSERT_EQ(::bind(host.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at), 0);
-  const std::string runtime = absl::StrCat("export NOTIFY_SOCKET=", path("host"), "; ", program_, " --root ", path("state"));
-  ASSERT_EQ(RunShell(absl::StrCat(runtime, " create --bundle ", path("bundle"), " c </dev/null >", path("out"), " 2>&1")).code,
-            0) << Output();
+  const std::string runtime = absl::StrCat("export NOTIFY_SOCKET=", path("host"), "; ", program_,
+                                           " --root ", path("state"));
+  ASSERT_EQ(RunShell(absl::StrCat(runtime, " create --bundle ", path("bundle"), " c </dev/null >",
+                                  path("out"), " 2>&1"))
+                .code,
+            0)
+      << Output();
   auto start = sys::Spawn({.argv = {program_, "--root", path("state"), "start", "c"},
                            .environment = {"NOTIFY_SOCKET=" + path("host")}});
   ASSERT_OK(start);
@@ -201,7 +247,9 @@ TEST_F(RuntimeSettingsTest, ReadyIsPassedOnWithTheMainPid) {
 
   sys::UniqueFd program(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_un inside = address_of(path("state/c/notify/notify.sock"));
-  ASSERT_EQ(::sendto(program.get(), "STATUS=x\nREADY=1\n", 17, 0, reinterpret_cast<const sockaddr*>(&inside), sizeof inside), 17);
+  ASSERT_EQ(::sendto(program.get(), "STATUS=x\nREADY=1\n", 17, 0,
+                     reinterpret_cast<const sockaddr*>(&inside), sizeof inside),
+            17);
   auto ready = sys::ReceiveDescriptors(host, 4096);
   ASSERT_OK(ready);
   EXPECT_EQ(ready->bytes, absl::StrCat("READY=1\nMAINPID=", PidOf("c")));
@@ -244,12 +292,16 @@ TEST_F(RuntimeSettingsTest, TheSeccompListenerGetsItsDescriptor) {
   seccomp_notif_resp answer = {.id = request.id, .val = 0, .error = -EXDEV, .flags = 0};
   ASSERT_EQ(::ioctl(message->descriptors[0].get(), SECCOMP_IOCTL_NOTIF_SEND, &answer), 0);
 
-  EXPECT_TRUE(Eventually([&] { return Output().find("cross-device") != std::string::npos || Output().find("Invalid cross") != std::string::npos; })) << Output();
+  EXPECT_TRUE(Eventually([&] {
+    return Output().find("cross-device") != std::string::npos ||
+           Output().find("Invalid cross") != std::string::npos;
+  })) << Output();
 }
 
 TEST_F(RuntimeSettingsTest, CgroupMountShowsOnlyTheOwnSubtree) {
-  CommandResult result = RunScript("ls /sys/fs/cgroup/memory /sys/fs/cgroup 2>/dev/null | grep -c gantry-rt; "
-                                   "mkdir /sys/fs/cgroup/pids/x 2>&1");
+  CommandResult result = RunScript(
+      "ls /sys/fs/cgroup/memory /sys/fs/cgroup 2>/dev/null | grep -c gantry-rt; "
+      "mkdir /sys/fs/cgroup/pids/x 2>&1");
   EXPECT_THAT(result.out, ::testing::StartsWith("0\n"));
   EXPECT_THAT(result.out, HasSubstr("Read-only"));
 }
@@ -272,7 +324,8 @@ TEST_F(RuntimeSettingsTest, NoPivotEntersTheRootToo) {
 
 TEST_F(RuntimeSettingsTest, SharedPropagationIsAskedFor) {
   spec_.linux_.rootfs_propagation = "shared";
-  CommandResult result = RunScript("grep ' / / ' /proc/self/mountinfo; head -1 /proc/self/mountinfo");
+  CommandResult result =
+      RunScript("grep ' / / ' /proc/self/mountinfo; head -1 /proc/self/mountinfo");
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("shared:"));
 }
