@@ -103,13 +103,14 @@ class MetadataClient::OomWatch : public std::enable_shared_from_this<OomWatch> {
 };
 
 MetadataClient::MetadataClient(const std::shared_ptr<grpc::Channel>& channel,
+                               const std::shared_ptr<grpc::Channel>& watch_channel,
                                std::string namespace_name)
     : namespace_(std::move(namespace_name)),
       store_(metadata::v1::Store::NewStub(channel)),
       records_(metadata::v1::Records::NewStub(channel)),
       snapshots_(snapshots::Snapshots::NewStub(channel)),
       containers_(containers::Containers::NewStub(channel)),
-      events_(events::Events::NewStub(channel)) {}
+      events_(events::Events::NewStub(watch_channel)) {}
 
 MetadataClient::~MetadataClient() { StopWatching(); }
 

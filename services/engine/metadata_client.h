@@ -31,7 +31,10 @@ inline constexpr char kProcessTypeUrl[] =
 // the way when it died is sent once more where that is safe. Thread-safe.
 class MetadataClient {
  public:
-  MetadataClient(const std::shared_ptr<grpc::Channel>& channel, std::string namespace_name);
+  // The watch has a channel of its own: gRPC's callback threads wake up for whatever happens on a
+  // connection they listen to, which doubled the cost of every call beside it.
+  MetadataClient(const std::shared_ptr<grpc::Channel>& channel,
+                 const std::shared_ptr<grpc::Channel>& watch_channel, std::string namespace_name);
   ~MetadataClient();
 
   // One durable write: container, snapshot, records. Errors: AlreadyExists — a record that must not

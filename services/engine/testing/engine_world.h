@@ -52,6 +52,7 @@ class EngineWorld : public ::testing::Test {
     options.stop_timeout = absl::Milliseconds(200);
     network_ = std::make_unique<network::FakeNetwork>();
     metadata_ = std::make_unique<MetadataClient>(rpc::Dial(suite_->SocketPath("metadata")),
+                                                 rpc::Dial(suite_->SocketPath("metadata")),
                                                  options.namespace_name);
     images_ = std::make_unique<ImageClient>(rpc::Dial(suite_->SocketPath("image")),
                                             options.namespace_name);
