@@ -1,6 +1,8 @@
 // Engine: lists, details and facts.
+#include <linux/magic.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,6 +37,26 @@ std::string OperatingSystem() {
     }
   }
   return "Linux";
+}
+
+// As `docker info` spells it.
+std::string BackingFileSystem(const std::string& directory) {
+  struct statfs info = {};
+  if (::statfs(directory.c_str(), &info) != 0) return "unknown";
+  switch (static_cast<uint32_t>(info.f_type)) {
+    case EXT4_SUPER_MAGIC:
+      return "extfs";
+    case XFS_SUPER_MAGIC:
+      return "xfs";
+    case BTRFS_SUPER_MAGIC:
+      return "btrfs";
+    case TMPFS_MAGIC:
+      return "tmpfs";
+    case OVERLAYFS_SUPER_MAGIC:
+      return "overlayfs";
+    default:
+      return absl::StrCat("0x", absl::Hex(static_cast<uint32_t>(info.f_type)));
+  }
 }
 
 }  // namespace
@@ -166,6 +188,8 @@ absl::StatusOr<v1::SystemInfoResponse> Engine::Info() {
   }
   info.set_version(std::string(Version()));
   info.set_storage_driver("overlay2");
+  (*info.mutable_storage_facts())["Backing Filesystem"] =
+      BackingFileSystem(options_.state_directory);
   (*info.mutable_storage_facts())["Supports d_type"] = "true";
   (*info.mutable_storage_facts())["Native Overlay Diff"] = "true";
   (*info.mutable_storage_facts())["userxattr"] = "false";

@@ -97,8 +97,7 @@ absl::Status Serve(rpc::Daemon& daemon) {
   RETURN_IF_ERROR(daemon.section().CheckAllKnown());
   ASSIGN_OR_RETURN(std::unique_ptr<network::HostNetwork> network,
                    network::HostNetwork::Create(network_options));
-  MetadataClient metadata(daemon.Dial("metadata"), daemon.Dial("metadata"),
-                          options.namespace_name);
+  MetadataClient metadata(daemon.Dial("metadata"), daemon.Dial("metadata"), options.namespace_name);
   ImageClient images(daemon.Dial("image"), options.namespace_name);
   TaskClient tasks(daemon.Dial("task"), daemon.Dial("task"), options.namespace_name);
   ASSIGN_OR_RETURN(std::unique_ptr<DirectoryWatcher> watcher, DirectoryWatcher::Create());
