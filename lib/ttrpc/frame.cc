@@ -92,10 +92,10 @@ absl::StatusOr<std::string> EncodeRequestFrame(uint32_t stream_id, const Request
   writer.String(2, request.method);
   writer.String(3, request.payload);
   writer.Varint(4, static_cast<uint64_t>(request.timeout_nanos));
-  for (const auto& [key, value] : request.metadata) {
+  for (const auto& header : request.metadata) {  // Clang 14 captures no structured bindings.
     writer.Message(5, [&](pb::Writer& pair) {
-      pair.String(1, key);
-      pair.String(2, value);
+      pair.String(1, header.first);
+      pair.String(2, header.second);
     });
   }
   if (frame.size() - kHeaderBytes > kMaxBodyBytes) {
