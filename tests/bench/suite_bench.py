@@ -237,7 +237,8 @@ def memory_of(program):
         if not entry.name.isdigit():
             continue
         try:
-            if pathlib.Path(os.readlink(entry / "exe")).name != program:
+            # By name, not by file: our shim runs from a read-only clone of its own.
+            if pathlib.Path((entry / "cmdline").read_bytes().split(b"\0")[0].decode()).name != program:
                 continue
             sums = {}
             for line in (entry / "smaps_rollup").read_text().splitlines()[1:]:
@@ -266,7 +267,8 @@ def bench_memory(peers, rounds, results):
     for name, (number, rss, pss, private) in {"gantry": ours, "containerd (runc)": theirs}.items():
         print(f"  {name:24} RSS {rss:8.0f} KiB  PSS {pss:8.0f} KiB  private {private:8.0f} KiB  (n {number})")
     print("daemons, PSS KiB:", {name: round(memory_of(name)[2]) for name in
-                                ("gantryd", "gantry-image", "dockerd", "containerd")})
+                                ("gantry-metadata", "gantry-engine", "gantry-task", "gantry-snapshotter",
+                                 "gantry-gateway", "gantry-image", "dockerd", "containerd")})
     results["shim memory KiB (rss, pss, private)"] = {"gantry": ours[1:], "containerd": theirs[1:]}
 
 
