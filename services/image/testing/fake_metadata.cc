@@ -1,7 +1,6 @@
 #include "services/image/testing/fake_metadata.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -9,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "lib/base/identifier.h"
 #include "lib/rpc/request.h"
+#include "lib/sys/file.h"
 
 namespace gantry::image {
 
@@ -392,7 +392,7 @@ class FakeSnapshots final : public snapshots::Snapshots::Service {
     WITH_NAMESPACE(space);
     auto found = space.snapshots.find(request->key());
     if (found == space.snapshots.end()) return NotFound(request->key());
-    if (!found->second.view) std::filesystem::remove_all(found->second.directory);
+    if (!found->second.view) (void)sys::RemoveTree(found->second.directory);
     space.snapshots.erase(found);
     return Status::OK;
   }
@@ -432,7 +432,7 @@ class FakeSnapshots final : public snapshots::Snapshots::Service {
     containerd::types::Mount* mount = mounts->Add();
     if (!view) {
       snapshot.directory = absl::StrCat(state_.directory, "/", ++state_.next_directory, "/fs");
-      std::filesystem::create_directories(snapshot.directory);
+      (void)sys::MakeDirectories(snapshot.directory);
     }
     if (lower.empty() || (view && lower.size() == 1)) {
       mount->set_type("bind");
@@ -445,8 +445,8 @@ class FakeSnapshots final : public snapshots::Snapshots::Service {
     mount->set_source("overlay");
     mount->add_options("index=off");
     if (!view) {
-      const std::string work = snapshot.directory + "/../work";
-      std::filesystem::create_directories(work);
+      const std::string work = absl::StrCat(state_.directory, "/", state_.next_directory, "/work");
+      (void)sys::MakeDirectories(work);
       mount->add_options("workdir=" + work);
       mount->add_options("upperdir=" + snapshot.directory);
     }
@@ -501,7 +501,7 @@ void FakeMetadata::State::Collect() {
         ++snapshot;
         continue;
       }
-      if (!snapshot->second.view) std::filesystem::remove_all(snapshot->second.directory);
+      if (!snapshot->second.view) (void)sys::RemoveTree(snapshot->second.directory);
       snapshot = space.snapshots.erase(snapshot);
     }
   }
