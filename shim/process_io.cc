@@ -60,6 +60,7 @@ absl::StatusOr<std::unique_ptr<ProcessIo>> ProcessIo::Open(sys::EventLoop& loop,
 }
 
 ProcessIo::~ProcessIo() {
+  *alive_ = false;
   loop_.Cancel(eof_timer_);
   loop_.Remove(out_.watch);
   loop_.Remove(err_.watch);
@@ -239,18 +240,22 @@ absl::Status ProcessIo::Begin(int pid) {
     RETURN_IF_ERROR(SetNonBlocking(stream->source));
     RETURN_IF_ERROR(WatchStream(*stream));
   }
-  if (in_source_.ok()) {
-    absl::StatusOr<sys::EventLoop::Watch> watch =
-        loop_.Add(in_source_.get(), EPOLLIN, [this](uint32_t) { OnInputReadable(); });
-    if (watch.ok()) {
-      in_source_watch_ = *watch;
-    } else if (absl::IsFailedPrecondition(watch.status())) {
-      OnInputReadable();  // A regular file: read as the program takes it.
-    } else {
-      return watch.status();
-    }
-  }
+  WatchInput();
   return absl::OkStatus();
+}
+
+// A regular file is always ready and cannot be watched: it is read round by round.
+void ProcessIo::WatchInput() {
+  if (!in_source_.ok() || in_source_watch_ != 0) return;
+  absl::StatusOr<sys::EventLoop::Watch> watch =
+      loop_.Add(in_source_.get(), EPOLLIN, [this](uint32_t) { OnInputReadable(); });
+  if (watch.ok()) {
+    in_source_watch_ = *watch;
+    return;
+  }
+  loop_.Post([this, alive = alive_] {
+    if (*alive && in_source_.ok()) OnInputReadable();
+  });
 }
 
 void ProcessIo::OnStarted() {
@@ -480,6 +485,7 @@ void ProcessIo::OnInputReadable() {
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got > 0) {
     Input(absl::string_view(copy_buffer, static_cast<size_t>(got)));
+    if (!InputFull()) WatchInput();
     return;
   }
   loop_.Remove(std::exchange(in_source_watch_, 0));
@@ -526,11 +532,7 @@ void ProcessIo::FlushInput() {
   }
   if (was_full && !InputFull()) {
     if (hub_ != nullptr) hub_->InputDrained();
-    if (in_source_.ok() && in_source_watch_ == 0) {
-      absl::StatusOr<sys::EventLoop::Watch> watch =
-          loop_.Add(in_source_.get(), EPOLLIN, [this](uint32_t) { OnInputReadable(); });
-      if (watch.ok()) in_source_watch_ = *watch;
-    }
+    WatchInput();
   }
 }
 

@@ -114,6 +114,7 @@ class ProcessIo : private AttachHub::Process {
   void CheckFinished();
 
   void OnInputReadable();
+  void WatchInput();
   void FlushInput();
 
   // AttachHub::Process:
@@ -154,6 +155,7 @@ class ProcessIo : private AttachHub::Process {
   attach::Exit exit_;
   sys::EventLoop::Timer eof_timer_ = 0;
   std::function<void()> on_drained_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace gantry::shim

@@ -422,6 +422,16 @@ TEST_P(ShimTest, FifosCarryTheStreams) {
   EXPECT_EQ(sys::ReadAll(reader).value(), "through the pipes\n");
 }
 
+TEST_P(ShimTest, AFileCanBeTheInput) {
+  const std::string in = absl::StrCat(shim_.root(), "/in");
+  ASSERT_OK(sys::WriteFileAtomically(in, std::string(300'000, 'x')));
+  Begin("web", {"wc", "-c"}, {in, LogUri(), ""});
+  ASSERT_OK(shim_.Start("web"));
+  EXPECT_EQ(shim_.Wait("web").value().code, 0);
+  ASSERT_OK(shim_.Delete("web"));
+  EXPECT_THAT(Log(), HasSubstr("300000"));
+}
+
 TEST_P(ShimTest, AFileTakesTheOutput) {
   const std::string path = absl::StrCat(shim_.root(), "/sub/out.txt");
   Begin("web", {"echo", "kept"}, {"", absl::StrCat("file://", path), ""});
