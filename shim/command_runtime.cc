@@ -327,7 +327,7 @@ class CommandRuntime : public OciRuntime {
     child->Release();  // The reaper's.
     const sys::EventLoop::Timer timer =
         loop_.After(kCommandPatience, [pidfd] { (void)sys::SignalPidfd(*pidfd, SIGKILL); });
-    reaper_.Watch(pid, [this, alive = alive_, name, log_path, stderr_path, timer, &loop = loop_,
+    reaper_.Watch(pid, [alive = alive_, name, log_path, stderr_path, timer, &loop = loop_,
                         done = std::move(done)](const ChildExit& exit) {
       loop.Cancel(timer);
       if (!*alive) return;
