@@ -27,8 +27,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
 #include "lib/base/crc32c.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
@@ -323,8 +323,8 @@ void PrepareProcess() {
   ::umask(077);
   ::mallopt(M_ARENA_MAX, 2);  // COSTS 2: half the memory after load, at no rate worth measuring.
   ::signal(SIGPIPE, SIG_IGN);
-  // Debian's Abseil looks for lock cycles at every lock, as debug builds do; Clang's annotations and the
-  // tests look for ours.
+  // Debian's Abseil looks for lock cycles at every lock, as debug builds do; Clang's annotations
+  // and the tests look for ours.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   sigset_t signals;
   ::sigemptyset(&signals);
