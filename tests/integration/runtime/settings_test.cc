@@ -29,7 +29,7 @@ TEST_F(RuntimeSettingsTest, NamesLimitsAndEnvironment) {
   spec_.domainname = "example";
   spec_.process->env.push_back("COLOUR=blue");
   spec_.process->rlimits = {{.type = "RLIMIT_NOFILE", .soft = 100, .hard = 200}};
-  spec_.process->cwd = "/work/deep";
+  spec_.process->cwd = "/srv/deep";
   spec_.process->user.umask = 077;
   spec_.process->oom_score_adj = 500;
   CommandResult result = RunScript(
@@ -38,7 +38,7 @@ TEST_F(RuntimeSettingsTest, NamesLimitsAndEnvironment) {
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("box\nexample\nblue /\n"));
   EXPECT_THAT(result.out, ::testing::ContainsRegex("open files +100 +200"));
-  EXPECT_THAT(result.out, HasSubstr("/work/deep\n0077\n500\n"));
+  EXPECT_THAT(result.out, HasSubstr("/srv/deep\n0077\n500\n"));
 }
 
 TEST_F(RuntimeSettingsTest, HomeComesFromTheImagesPasswd) {
