@@ -51,7 +51,7 @@ class MetadataClient::OomWatch : public std::enable_shared_from_this<OomWatch> {
     explicit Reader(std::shared_ptr<OomWatch> watch) : watch_(std::move(watch)) {}
 
     void Begin(events::Events::Stub& stub, const std::string& namespace_name) {
-      PreparePeerCall(context_, absl::InfiniteDuration(), namespace_name);
+      rpc::PrepareCall(context_, absl::InfiniteDuration(), namespace_name);
       request_.add_filters("topic==/tasks/oom");
       stub.async()->Subscribe(&context_, &request_, this);
       StartRead(&envelope_);

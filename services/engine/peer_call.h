@@ -15,14 +15,6 @@
 
 namespace gantry::engine {
 
-// A peer that is being restarted is waited for: the call is sent when it is back, or fails at its
-// deadline.
-inline void PreparePeerCall(grpc::ClientContext& context, absl::Duration timeout,
-                            absl::string_view namespace_name) {
-  rpc::PrepareCall(context, timeout, namespace_name);
-  context.set_wait_for_ready(true);
-}
-
 // The peer's error; when it did not answer, in words that name it.
 inline absl::Status PeerStatus(const grpc::Status& status, absl::string_view process) {
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
@@ -41,7 +33,7 @@ absl::Status CallTwice(absl::string_view process, absl::Duration timeout,
                        absl::string_view namespace_name, Send send) {
   for (bool again = true;; again = false) {
     grpc::ClientContext context;
-    PreparePeerCall(context, timeout, namespace_name);
+    rpc::PrepareCall(context, timeout, namespace_name);
     const grpc::Status status = send(context);
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE && again) continue;
     return PeerStatus(status, process);
@@ -52,7 +44,7 @@ template <typename Send>
 absl::Status CallOnce(absl::string_view process, absl::Duration timeout,
                       absl::string_view namespace_name, Send send) {
   grpc::ClientContext context;
-  PreparePeerCall(context, timeout, namespace_name);
+  rpc::PrepareCall(context, timeout, namespace_name);
   return PeerStatus(send(context), process);
 }
 

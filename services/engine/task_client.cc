@@ -274,7 +274,7 @@ void TaskClient::SendWait(std::shared_ptr<PendingWait> wait) {
       // Under the lock: CancelWaits may know the context of the attempt before.
       call->context.emplace();
       // Without a deadline, unlike all other calls: a container may run for years.
-      PreparePeerCall(*call->context, absl::InfiniteDuration(), namespace_);
+      rpc::PrepareCall(*call->context, absl::InfiniteDuration(), namespace_);
       pending_[call] = &*call->context;
     }
   }
