@@ -56,4 +56,8 @@ absl::StatusOr<std::string> ShimConnection::Call(const std::string& method,
   return answer;
 }
 
+bool ConnectionWasLost(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsCancelled(status);
+}
+
 }  // namespace gantry::task

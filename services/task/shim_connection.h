@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message_lite.h"
@@ -48,5 +49,8 @@ class ShimConnection {
   const ttrpc::Metadata metadata_;
   Workers& workers_;
 };
+
+// Whether a call failed because its connection ended, and not by the shim's own answer.
+bool ConnectionWasLost(const absl::Status& status);
 
 }  // namespace gantry::task

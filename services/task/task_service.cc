@@ -14,6 +14,7 @@
 #include "lib/filter/filter.h"
 #include "lib/rpc/request.h"
 #include "lib/rpc/status.h"
+#include "services/task/shim_messages.h"
 #include "services/task/step_timings.h"
 #include "services/task/unary_call.h"
 
@@ -32,12 +33,6 @@ absl::Duration TimeLeft(const grpc::ServerContextBase& context, absl::Duration m
   const auto left = context.deadline() - std::chrono::system_clock::now();
   if (left > absl::ToChronoNanoseconds(most)) return most;
   return std::max(absl::FromChrono(left), absl::Milliseconds(1));
-}
-
-void SetTime(absl::Time time, google::protobuf::Timestamp* proto) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  proto->set_seconds(nanos / 1000000000);
-  proto->set_nanos(static_cast<int32_t>(nanos % 1000000000));
 }
 
 template <typename Message>

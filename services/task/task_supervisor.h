@@ -73,7 +73,11 @@ struct TaskName {
   std::string id;
 };
 
-// Thread-safe. Everything passed to the constructor outlives it.
+struct Task;                            // task.h
+using TaskPtr = std::shared_ptr<Task>;  // Held by the map and by callbacks of calls under way.
+
+// Thread-safe. Everything passed to the constructor outlives it. Its parts, one duty each:
+// task_creation.cc, task_ending.cc, task_waits.cc, task_adoption.cc.
 class TaskSupervisor {
  public:
   TaskSupervisor(SupervisorOptions options, ContainerSource& containers, ShimLauncher& launcher,
@@ -133,14 +137,6 @@ class TaskSupervisor {
   bool IsLeaving(const std::string& ns, const std::string& id);
 
  private:
-  enum class Phase { kCreating, kLive, kEnding, kEnded, kDeleting };
-  struct Process {
-    bool asked = false;  // The shim is being waited on.
-    std::map<uint64_t, WaitDone> waiters;
-  };
-  struct Task;
-  using TaskPtr = std::shared_ptr<Task>;  // Held by the map and by callbacks of calls under way.
-
   absl::StatusOr<TaskPtr> Find(const std::string& ns, const std::string& id);
   absl::StatusOr<std::string> ResolveRuntime(const std::string& name) const;
   absl::Status CreateSteps(CreateParameters& parameters, Task& task, CreatedTask& created);

@@ -1,0 +1,185 @@
+// How a task comes to be (TaskSupervisor::Create), and what undoes it when a step fails.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "lib/base/failpoint.h"
+#include "lib/base/identifier.h"
+#include "lib/base/status.h"
+#include "lib/log/log.h"
+#include "lib/sys/file.h"
+#include "services/task/shim_connection.h"
+#include "services/task/shim_messages.h"
+#include "services/task/step_timings.h"
+#include "services/task/task.h"
+#include "services/task/task_supervisor.h"
+
+namespace gantry::task {
+namespace {
+
+namespace v2 = containerd::task::v2;
+
+}  // namespace
+
+absl::StatusOr<std::string> TaskSupervisor::ResolveRuntime(const std::string& name) const {
+  std::string runtime = name.empty() ? options_.default_runtime : name;
+  if (runtime == "io.containerd.runc.v2" || runtime == "io.containerd.runc.v1") {
+    runtime = options_.runc_runtime;
+  }
+  return FindShimBinary(runtime, options_.search);
+}
+
+absl::StatusOr<CreatedTask> TaskSupervisor::Create(CreateParameters parameters) {
+  const std::string& id = parameters.request.id();
+  RETURN_IF_ERROR(CheckIdentifier("container id", id));
+  const std::string context = absl::StrCat("create task '", id, "'");
+  auto task = std::make_shared<Task>(options_.bundle_root, parameters.ns, id);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_)
+      return absl::UnavailableError(absl::StrCat(context, ": gantry-task is stopping"));
+    if (!tasks_.try_emplace({parameters.ns, id}, task).second) {
+      return absl::AlreadyExistsError(
+          absl::StrCat(context, ": the container has a task; delete it first"));
+    }
+  }
+  CreatedTask created;
+  if (absl::Status failed = CreateSteps(parameters, *task, created); !failed.ok()) {
+    UndoCreate(*task);
+    Forget(*task);
+    return Annotate(failed, context);
+  }
+  bool lost;
+  {
+    absl::MutexLock lock(&task->mutex);
+    task->phase = Task::Phase::kLive;
+    task->pid = created.pid;
+    lost = !task->connection->connected();
+  }
+  CountTasks();
+  if (lost) OnClosed(task);  // The shim died after its answer; the callback came too early.
+  return created;
+}
+
+absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& task,
+                                         CreatedTask& created) {
+  StepTimings timings;
+  ASSIGN_OR_RETURN(ContainerRecord record, containers_.Get(task.ns, task.id));
+  if (record.spec.empty()) {
+    return absl::FailedPreconditionError("the container record has no OCI spec");
+  }
+  task.spec.ns = task.ns;
+  task.spec.id = task.id;
+  ASSIGN_OR_RETURN(
+      task.spec.binary,
+      ResolveRuntime(parameters.runtime_path.empty() ? record.runtime : parameters.runtime_path));
+  v2::CreateTaskRequest& request = parameters.request;
+  if (request.options().type_url().empty() && !record.options.type_url().empty()) {
+    *request.mutable_options() = record.options;
+  }
+  task.spec.options = request.options();
+  timings.Mark("task.lookup");
+
+  absl::Status made = task.bundle.Make(record.spec);
+  if (absl::IsAlreadyExists(made)) {
+    // Nobody owns it, or the task would be in the map: left by a clean-up that failed.
+    RETURN_IF_ERROR(task.bundle.Remove());
+    made = task.bundle.Make(record.spec);
+  }
+  RETURN_IF_ERROR(made);
+  request.set_bundle(task.bundle.path());
+  timings.Mark("task.bundle");
+
+  ASSIGN_OR_RETURN(LaunchedShim shim, launcher_.Launch(task.spec, task.bundle));
+  task.child = std::move(shim.child);
+  {
+    absl::MutexLock lock(&mutex_);  // Others look at it through the map.
+    task.address = shim.bootstrap.address;
+  }
+  workers_.Post([this] { launcher_.FillPool(); });
+  if (shim.log.ok()) logs_.Add(task.LogName(), std::move(shim.log));
+  TaskPtr self;
+  {
+    absl::MutexLock lock(&mutex_);
+    self = tasks_[{task.ns, task.id}];
+  }
+  RETURN_IF_ERROR(Connect(self, shim.bootstrap));
+  timings.Mark("task.shim");
+
+  std::shared_ptr<ShimConnection> connection;
+  {
+    absl::MutexLock lock(&task.mutex);
+    connection = task.connection;
+  }
+  RETURN_IF_ERROR(FAILPOINT("task.create.before_call"));
+  const absl::StatusOr<std::string> payload =
+      connection->Call("Create", request, options_.create_timeout);
+  ASSIGN_OR_RETURN(const v2::CreateTaskResponse response,
+                   ParseAnswer<v2::CreateTaskResponse>(payload));
+  RETURN_IF_ERROR(FAILPOINT("task.create.after_call"));
+  timings.Mark("task.create");
+  timings.AddFromShim(*payload);
+  // From here on a crash of ours leaves a task, not a leak.
+  RETURN_IF_ERROR(
+      sys::WriteFileAtomically(task.bundle.File(kCreatedFile), absl::StrCat(response.pid())));
+  timings.Observe(metrics_);
+  created.pid = response.pid();
+  created.shim_address = task.address;
+  created.timings = timings.Text();
+  return absl::OkStatus();
+}
+
+absl::Status TaskSupervisor::Connect(const TaskPtr& task, const Bootstrap& bootstrap) {
+  // Weak: a task that is forgotten must not live on in its connection's callback.
+  absl::StatusOr<std::shared_ptr<ShimConnection>> connection =
+      ShimConnection::Dial(bootstrap.address, bootstrap.version, task->ns, workers_,
+                           [this, weak = std::weak_ptr<Task>(task)] {
+                             if (TaskPtr closed = weak.lock()) OnClosed(closed);
+                           });
+  RETURN_IF_ERROR(Annotate(connection.status(), "connect to the shim"));
+  {
+    absl::MutexLock lock(&task->mutex);
+    task->connection = *connection;
+  }
+  if (task->child.running()) return absl::OkStatus();
+  // A shim that is not our child: learn its pid, for the day it has to be killed.
+  v2::ConnectRequest request;
+  request.set_id(task->id);
+  absl::StatusOr<v2::ConnectResponse> response = ParseAnswer<v2::ConnectResponse>(
+      (*connection)->Call("Connect", request, options_.probe_timeout));
+  RETURN_IF_ERROR(Annotate(response.status(), "probe the shim"));
+  absl::StatusOr<sys::UniqueFd> pidfd = sys::OpenPidfd(static_cast<pid_t>(response->shim_pid()));
+  if (pidfd.ok()) task->shim_pidfd = *std::move(pidfd);
+  return absl::OkStatus();
+}
+
+void TaskSupervisor::UndoCreate(Task& task) {
+  std::shared_ptr<ShimConnection> connection;
+  {
+    absl::MutexLock lock(&task.mutex);
+    connection = std::move(task.connection);
+  }
+  const bool started = !task.address.empty();
+  bool clean = false;
+  if (connection != nullptr) {
+    v2::ShutdownRequest request;
+    request.set_id(task.id);
+    request.set_now(true);
+    clean = connection->Call("Shutdown", request, options_.shutdown_timeout).ok();
+    connection.reset();
+  }
+  EndShim(task);
+  // Our own shim undoes a failed Create itself. One that died, and a stranger's, may have left a
+  // cgroup, mounts or a process.
+  if (started && !(clean && IsOwnShim(task.spec.binary))) {
+    if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status();
+        !deleted.ok()) {
+      log::Warning("clean-up command of a shim failed", {{"task", task.id}, {"error", deleted}});
+    }
+  }
+  if (absl::Status finished = FinishDelete(task, /*run_delete_command=*/false); !finished.ok()) {
+    log::Error("what a failed create left could not be removed; the next start tries again",
+               {{"task", task.id}, {"error", finished}});
+  }
+}
+
+}  // namespace gantry::task

@@ -1,0 +1,250 @@
+// How a task ends: its shim died (OnClosed), or somebody deletes it (Delete).
+#include <signal.h>
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "containerd/events/events.pb.h"
+#include "lib/base/failpoint.h"
+#include "lib/base/status.h"
+#include "lib/log/log.h"
+#include "lib/sys/file.h"
+#include "lib/sys/mount.h"
+#include "services/task/shim_connection.h"
+#include "services/task/shim_messages.h"
+#include "services/task/task.h"
+#include "services/task/task_supervisor.h"
+
+namespace gantry::task {
+namespace {
+
+namespace v2 = containerd::task::v2;
+
+constexpr absl::Duration kDeleteCall = absl::Seconds(30);  // The shim drains output for up to 10 s.
+constexpr absl::Duration kLeaveTimeout =
+    absl::Seconds(15);  // For a shim to hand in its last events.
+constexpr absl::Duration kEndingTimeout = absl::Seconds(30);
+
+}  // namespace
+
+void TaskSupervisor::OnClosed(const TaskPtr& task) {
+  workers_.Post([this, task] { EndTask(task); });
+}
+
+void TaskSupervisor::EndTask(const TaskPtr& task) {
+  std::shared_ptr<ShimConnection> connection;
+  Exit exit;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return;  // The next start adopts it.
+  }
+  {
+    absl::MutexLock lock(&task->mutex);
+    // Creating and deleting tasks have somebody who waits for the shim and cleans up.
+    if (task->phase != Task::Phase::kLive) return;
+    task->phase = Task::Phase::kEnding;
+    connection = std::move(task->connection);
+    exit = task->exit.value_or(Exit{.pid = task->pid, .code = 128 + SIGKILL, .at = absl::Now()});
+  }
+  log::Warning("a shim ended without being asked; its container is stopped and cleaned up",
+               {{"namespace", task->ns}, {"container", task->id}});
+  connection.reset();
+  EndShim(*task);
+  if (absl::Status pause = FAILPOINT("task.end.before_delete"); !pause.ok()) {
+    log::Warning("failpoint", {{"error", pause}});
+  }
+  const absl::StatusOr<v2::DeleteResponse> deleted = launcher_.RunDelete(task->spec, task->bundle);
+  if (!deleted.ok()) {
+    log::Error("clean-up command of a dead shim failed; processes of the container may be left",
+               {{"container", task->id}, {"error", deleted.status()}});
+  }
+  // The shim's own record is the truth; it may have been written after the last event we saw.
+  const std::string exit_file = task->bundle.File(kExitFile);
+  if (absl::StatusOr<Exit> record = ReadExitFile(exit_file); record.ok()) {
+    exit = *record;
+  } else if (absl::Status written = WriteExitFile(exit_file, exit); !written.ok()) {
+    log::Warning("exit record could not be written", {{"container", task->id}, {"error", written}});
+  }
+  if (absl::Status unmounted = sys::UnmountTree(task->bundle.rootfs()); !unmounted.ok()) {
+    log::Warning("root file system of a dead shim stays mounted",
+                 {{"container", task->id}, {"error", unmounted}});
+  }
+  logs_.Remove(task->LogName());
+  // Nobody serves it any more, whoever made it.
+  (void)sys::Unlink(ttrpc::SocketPath(task->address));
+
+  std::vector<std::string> waited_on;
+  {
+    absl::MutexLock lock(&task->mutex);
+    task->phase = Task::Phase::kEnded;
+    task->exit = exit;
+    for (const auto& [exec_id, process] : task->processes) waited_on.push_back(exec_id);
+  }
+  CountTasks();
+  PublishExit(task, exit);
+  // Execs have died with their container, if not before; nobody knows better how any more.
+  for (const std::string& exec_id : waited_on) Complete(task, exec_id, exit);
+}
+
+absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::string& id) {
+  const std::string context = absl::StrCat("delete task '", id, "'");
+  ASSIGN_OR_RETURN(TaskPtr task, Find(ns, id));
+  std::shared_ptr<ShimConnection> connection;
+  std::optional<Exit> exit;
+  bool ended;
+  {
+    absl::MutexLock lock(&task->mutex);
+    const auto settled = [&task]() ABSL_SHARED_LOCKS_REQUIRED(task->mutex) {
+      return task->phase != Task::Phase::kEnding;
+    };
+    if (!task->mutex.AwaitWithTimeout(absl::Condition(&settled), kEndingTimeout)) {
+      return absl::UnavailableError(
+          absl::StrCat(context, ": its dead shim is still being cleaned up; try again"));
+    }
+    if (task->phase == Task::Phase::kDeleting) {
+      return absl::UnavailableError(absl::StrCat(context, ": another call deletes it"));
+    }
+    if (task->phase == Task::Phase::kCreating) return NoTask(id);
+    ended = task->phase == Task::Phase::kEnded;
+    task->phase = Task::Phase::kDeleting;
+    exit = task->exit;
+    connection = task->connection;
+  }
+  if (!ended) {
+    v2::DeleteRequest request;
+    request.set_id(id);
+    const absl::StatusOr<v2::DeleteResponse> response =
+        ParseAnswer<v2::DeleteResponse>(connection->Call("Delete", request, kDeleteCall));
+    if (response.ok()) {
+      exit = Exit{.pid = response->pid(),
+                  .code = response->exit_status(),
+                  .at = ToTime(response->exited_at())};
+    } else if (!absl::IsNotFound(response.status())) {
+      bool lost;
+      {
+        absl::MutexLock lock(&task->mutex);
+        task->phase = Task::Phase::kLive;
+        lost = !connection->connected();
+      }
+      if (lost) OnClosed(task);
+      return Annotate(response.status(), context);
+    }
+    // NotFound: an earlier Delete got through, and we died before we finished it.
+    if (absl::Status died = FAILPOINT("task.delete.after_call"); !died.ok()) {
+      log::Warning("failpoint", {{"error", died}});
+    }
+    v2::ShutdownRequest shutdown;
+    shutdown.set_id(id);
+    const bool leaving = connection->Call("Shutdown", shutdown, options_.shutdown_timeout).ok();
+    {
+      absl::MutexLock lock(&task->mutex);
+      task->connection.reset();
+    }
+    connection.reset();
+    if (leaving) {
+      LetShimLeave(*task);
+    } else {
+      EndShim(*task);
+    }
+  }
+  const Exit result = exit.value_or(Exit{.at = absl::Now()});
+  const bool run_delete_command = !ended && !IsOwnShim(task->spec.binary);
+  if (absl::Status finished = FinishDelete(*task, run_delete_command); !finished.ok()) {
+    absl::MutexLock lock(&task->mutex);
+    task->phase = Task::Phase::kEnded;  // The next Delete goes on here.
+    task->exit = result;
+    return Annotate(finished, context);
+  }
+  {
+    absl::MutexLock lock(&task->mutex);
+    task->exit = result;
+  }
+  if (ended) PublishDelete(*task, result);
+  Forget(*task);
+  return result;
+}
+
+// The connection is closed already, or the shim has answered Shutdown. Kills what stays.
+void TaskSupervisor::EndShim(Task& task) {
+  if (task.child.running() && !task.child.Wait(options_.shutdown_timeout).ok()) {
+    log::Warning("shim did not end by itself and is killed", {{"task", task.id}});
+    task.child.KillAndReap();
+  }
+  if (IsShared(task)) task.shim_pidfd.Reset();
+  if (task.shim_pidfd.ok()) {
+    (void)sys::SignalPidfd(task.shim_pidfd, SIGKILL);  // Gone already is the usual answer.
+    task.shim_pidfd.Reset();
+  }
+}
+
+// A shim that has answered Shutdown ends by itself once it has handed in its events; nobody has to
+// wait for that, but it is not forgotten either.
+void TaskSupervisor::LetShimLeave(Task& task) {
+  const std::pair<std::string, std::string> name = {task.ns, task.id};
+  const auto gone = [leaving = leaving_, name] {
+    absl::MutexLock lock(&leaving->mutex);
+    leaving->names.erase(leaving->names.find(name));
+  };
+  if (IsShared(task)) task.shim_pidfd.Reset();
+  if (!task.child.running() && !task.shim_pidfd.ok()) return;
+  {
+    absl::MutexLock lock(&leaving_->mutex);
+    leaving_->names.insert(name);
+  }
+  const std::string text = absl::StrCat("shim of ", task.id);
+  if (task.child.running()) {
+    reaper_.Take(std::move(task.child), text, kLeaveTimeout, gone);
+  } else {
+    reaper_.Take(std::move(task.shim_pidfd), text, kLeaveTimeout, gone);
+  }
+}
+
+// Removes what a task has on disk, in an order that a crash may cut anywhere.
+absl::Status TaskSupervisor::FinishDelete(Task& task, bool run_delete_command) {
+  if (run_delete_command) {
+    if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status();
+        !deleted.ok()) {
+      log::Warning("clean-up command of a shim failed", {{"task", task.id}, {"error", deleted}});
+    }
+  }
+  logs_.Remove(task.LogName());
+  const std::string work =
+      absl::StrCat(launcher_.options().work_directory, "/", task.ns, "/", task.id);
+  RETURN_IF_ERROR(sys::RemoveTree(work));
+  // Fails while the namespace has others, as it should.
+  (void)sys::RemoveEmptyDirectory(work.substr(0, work.rfind('/')));
+  if (IsOwnShim(task.spec.binary) && !task.address.empty()) {
+    RETURN_IF_ERROR(sys::Unlink(ttrpc::SocketPath(task.address)));
+  }
+  return task.bundle.Remove();
+}
+
+void TaskSupervisor::PublishExit(const TaskPtr& task, const Exit& exit) {
+  containerd::events::TaskExit event;
+  event.set_container_id(task->id);
+  event.set_id(task->id);
+  event.set_pid(exit.pid);
+  event.set_exit_status(exit.code);
+  SetTime(exit.at, event.mutable_exited_at());
+  events_.Forward(
+      MakeEnvelope(task->ns, "/tasks/exit", event),
+      [task] {
+        // Until this is written, the next start publishes the exit again.
+        absl::MutexLock lock(&task->mutex);
+        if (task->phase != Task::Phase::kEnded) return;
+        (void)sys::WriteFileAtomically(task->bundle.File(kEndedFile), "");
+      },
+      EventForwarder::Keep::kUntilDelivered);
+}
+
+void TaskSupervisor::PublishDelete(Task& task, const Exit& exit) {
+  containerd::events::TaskDelete event;
+  event.set_container_id(task.id);
+  event.set_pid(exit.pid);
+  event.set_exit_status(exit.code);
+  SetTime(exit.at, event.mutable_exited_at());
+  events_.Forward(MakeEnvelope(task.ns, "/tasks/delete", event));
+}
+
+}  // namespace gantry::task
