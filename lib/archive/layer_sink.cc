@@ -7,12 +7,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <deque>
-
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "lib/archive/tree.h"
 #include "lib/base/status.h"
@@ -25,11 +21,6 @@ namespace {
 constexpr char kWhiteoutPrefix[] = ".wh.";
 constexpr char kOpaqueName[] = ".wh..wh..opq";
 constexpr char kAufsPrefix[] = ".wh..wh.";
-constexpr int kMaxLinks = 40;  // As the kernel.
-
-std::string Quoted(const std::string& path) {
-  return absl::StrCat("'", EscapeForTerminal(path.empty() ? "/" : path), "'");
-}
 
 absl::Status Errno(const char* attempt, const std::string& path) {
   return sys::ErrnoError(errno, absl::StrCat(attempt, " ", Quoted(path)));
@@ -326,74 +317,6 @@ absl::Status LayerSink::AddOther(int parent, const std::string& name, const TarE
   return absl::OkStatus();
 }
 
-absl::Status LayerSink::AddWhiteout(const std::string& parent_path, const std::string& name) {
-  if (name.empty() || name == "." || name == "..") {
-    return absl::InvalidArgumentError("a whiteout must name something in its directory");
-  }
-  if (whiteouts_ == Whiteouts::kDiscard) return absl::OkStatus();
-  const std::string path = JoinPath(parent_path, name);
-  ASSIGN_OR_RETURN(const int parent, ParentDirectory(parent_path));
-  struct stat status = {};
-  const bool exists = ::fstatat(parent, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
-  if (!exists && errno != ENOENT) return sys::ErrnoError(errno, "look at what it hides");
-  if (whiteouts_ == Whiteouts::kRemove) {
-    if (!exists) return absl::OkStatus();
-    if (created_.contains(path))
-      return S_ISDIR(status.st_mode) ? RemoveBelow(path) : absl::OkStatus();
-    const absl::Status removed = RemoveAt(parent, name);
-    ForgetParent();
-    return removed;
-  }
-  if (exists) {
-    // Of this very layer, so it stays; a directory shows nothing of those below.
-    if (S_ISDIR(status.st_mode)) opaque_.insert(path);
-    return absl::OkStatus();
-  }
-  if (::mknodat(parent, name.c_str(), S_IFCHR | 0600, ::makedev(0, 0)) != 0) {
-    return sys::ErrnoError(errno, "make the whiteout");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status LayerSink::AddOpaque(const std::string& parent_path) {
-  switch (whiteouts_) {
-    case Whiteouts::kDiscard:
-    case Whiteouts::kLiteral:
-      return absl::OkStatus();
-    case Whiteouts::kRemove:
-      return RemoveBelow(parent_path);
-    case Whiteouts::kOverlay: {
-      ASSIGN_OR_RETURN(const int parent, ParentDirectory(parent_path));
-      (void)parent;
-      opaque_.insert(parent_path);
-      return absl::OkStatus();
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status LayerSink::RemoveBelow(const std::string& directory) {
-  const int fd = OpenInTree(root_.get(), directory, O_RDONLY | O_DIRECTORY, false);
-  if (fd == -ENOENT) return absl::OkStatus();
-  if (fd < 0) return sys::ErrnoError(-fd, "open the opaque directory");
-  sys::UniqueFd opened(fd);
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListAt(opened.get(), "."));
-  for (const std::string& name : names) {
-    const std::string path = JoinPath(directory, name);
-    if (!created_.contains(path)) {
-      RETURN_IF_ERROR(RemoveAt(opened.get(), name));
-      continue;
-    }
-    struct stat status = {};
-    if (::fstatat(opened.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-        S_ISDIR(status.st_mode)) {
-      RETURN_IF_ERROR(RemoveBelow(path));
-    }
-  }
-  ForgetParent();
-  return absl::OkStatus();
-}
-
 absl::StatusOr<bool> LayerSink::MakeRoom(int parent, const std::string& name,
                                          const std::string& path) {
   struct stat status = {};
@@ -414,86 +337,6 @@ absl::StatusOr<bool> LayerSink::MakeRoom(int parent, const std::string& name,
   EraseBelow(implicit_, path);
   EraseBelow(opaque_, path);
   return false;
-}
-
-void LayerSink::ForgetParent() {
-  parent_path_.clear();
-  parent_.Reset();
-}
-
-absl::StatusOr<int> LayerSink::ParentDirectory(const std::string& path) {
-  if (parent_.ok() && path == parent_path_) return parent_.get();
-  int fd = OpenInTree(root_.get(), path, O_PATH | O_DIRECTORY, true);
-  if (fd == -ENOENT || fd == -ENOTDIR) {
-    RETURN_IF_ERROR(MakeParents(path));
-    fd = OpenInTree(root_.get(), path, O_PATH | O_DIRECTORY, true);
-  }
-  if (fd < 0) return sys::ErrnoError(-fd, absl::StrCat("open its directory ", Quoted(path)));
-  parent_.Reset(fd);
-  parent_path_ = path;
-  return parent_.get();
-}
-
-// Part by part with symlinks read by hand, since a dangling one has to be followed to where its
-// target will be made.
-absl::Status LayerSink::MakeParents(const std::string& path) {
-  std::vector<std::string> done;
-  std::deque<std::string> todo = absl::StrSplit(path, '/', absl::SkipEmpty());
-  int links = 0;
-  while (!todo.empty()) {
-    const std::string part = std::move(todo.front());
-    todo.pop_front();
-    if (part == ".") continue;
-    if (part == "..") {
-      if (!done.empty()) done.pop_back();
-      continue;
-    }
-    const std::string above = absl::StrJoin(done, "/");
-    const int fd = OpenInTree(root_.get(), above, O_PATH | O_DIRECTORY, false);
-    if (fd < 0) return sys::ErrnoError(-fd, absl::StrCat("open ", Quoted(above)));
-    sys::UniqueFd directory(fd);
-    struct stat status = {};
-    bool missing = false;
-    if (::fstatat(directory.get(), part.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
-      if (errno != ENOENT) return sys::ErrnoError(errno, absl::StrCat("look at ", Quoted(part)));
-      missing = true;
-    }
-    const std::string here = JoinPath(above, part);
-    if (!missing && S_ISLNK(status.st_mode)) {
-      if (++links > kMaxLinks) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("its directory ", Quoted(path), " goes through too many symlinks"));
-      }
-      std::string target(4096, '\0');
-      const ssize_t length = ::readlinkat(directory.get(), part.c_str(), &target[0], target.size());
-      if (length < 0) return sys::ErrnoError(errno, absl::StrCat("read the link ", Quoted(here)));
-      target.resize(static_cast<size_t>(length));
-      if (absl::StartsWith(target, "/")) done.clear();
-      std::vector<std::string> parts = absl::StrSplit(target, '/', absl::SkipEmpty());
-      todo.insert(todo.begin(), parts.begin(), parts.end());
-      continue;
-    }
-    if (!missing && whiteouts_ == Whiteouts::kOverlay && IsWhiteoutDevice(status)) {
-      if (::unlinkat(directory.get(), part.c_str(), 0) != 0) {
-        return sys::ErrnoError(errno, absl::StrCat("replace the whiteout ", Quoted(here)));
-      }
-      opaque_.insert(here);
-      missing = true;
-    }
-    if (missing) {
-      // The umask must not matter: mkdirat, then the mode.
-      if (::mkdirat(directory.get(), part.c_str(), 0755) != 0 ||
-          ::fchmodat(directory.get(), part.c_str(), 0755, 0) != 0) {
-        return sys::ErrnoError(errno, absl::StrCat("make the directory ", Quoted(here)));
-      }
-      implicit_.insert(here);
-    } else if (!S_ISDIR(status.st_mode)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("its directory ", Quoted(here), " is not a directory"));
-    }
-    done.push_back(part);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status LayerSink::Finish() {

@@ -114,6 +114,10 @@ bool IsWhiteoutDevice(const struct stat& status) {
   return S_ISCHR(status.st_mode) && status.st_rdev == ::makedev(0, 0);
 }
 
+std::string Quoted(const std::string& path) {
+  return absl::StrCat("'", EscapeForTerminal(path.empty() ? "/" : path), "'");
+}
+
 std::string JoinPath(const std::string& parent, const std::string& name) {
   if (parent.empty()) return name;
   if (name.empty()) return parent;

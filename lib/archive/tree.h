@@ -34,6 +34,9 @@ bool IsWhiteoutDevice(const struct stat& status);
 // Two path parts with '/' between them when both are there.
 std::string JoinPath(const std::string& parent, const std::string& name);
 
+// A path for messages: quoted, escaped, "/" for the root.
+std::string Quoted(const std::string& path);
+
 // A member's name as a path below a root: no leading '/', no empty or '.' parts. Empty: the root.
 // Errors: InvalidArgument — a '..' part, or longer than PATH_MAX.
 absl::StatusOr<std::string> CleanMemberPath(const std::string& raw);
