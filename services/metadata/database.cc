@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -24,12 +22,7 @@
 namespace gantry::metadata {
 namespace {
 
-constexpr char kFormatKey[] = "format";
-constexpr uint64_t kFormat = 1;
-constexpr unsigned kMaxReaders = 1024;
 constexpr size_t kMaxGroup = 256;
-// What deletions may use beyond the limit: they copy pages before they free them.
-constexpr size_t kBeyondLimitBytes = 64 << 20;
 constexpr int kMaxTrimmed = 1024;
 
 constexpr const char* kTableNames[kTableCount] = {
@@ -101,146 +94,6 @@ Database::~Database() {
   if (captured_) mdb_txn_abort(captured_->pin);
   if (pinned_ != nullptr) mdb_txn_abort(pinned_);
   mdb_env_close(environment_);
-}
-
-absl::Status Database::OpenFiles() {
-  const std::string& directory = options_.directory;
-  RETURN_IF_ERROR(sys::MakeDirectories(directory, 0700));
-  ASSIGN_OR_RETURN(lock_, sys::Open(directory + "/lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) {
-      return absl::FailedPreconditionError("another process has it open; stop that one first");
-    }
-    return sys::ErrnoError(errno, "lock it");
-  }
-  ASSIGN_OR_RETURN(checkpoints_file_, CheckpointFile::Open(directory + "/checkpoint"));
-  for (int i = 0; i < 2; ++i) {
-    ASSIGN_OR_RETURN(redo_logs_[i],
-                     RedoLog::Open(absl::StrCat(directory, "/redo.", i), options_.redo_log_bytes));
-  }
-  return sys::SyncDirectory(directory);
-}
-
-// Puts back the meta pages of the last checkpoint: what was committed since is in the redo logs.
-absl::Status Database::RestoreCheckpoint() {
-  const std::string path = options_.directory + "/data.mdb";
-  ASSIGN_OR_RETURN(std::optional<Checkpoint> newest, checkpoints_file_->Newest());
-  if (!newest) {
-    // Nothing was ever acknowledged: an interrupted first start.
-    return sys::Unlink(path);
-  }
-  if (!sys::Exists(path)) {
-    return absl::DataLossError(
-        absl::StrCat("'", path, "' is missing; restore a backup of the state directory"));
-  }
-  epoch_ = newest->epoch;
-  ASSIGN_OR_RETURN(sys::UniqueFd data, sys::Open(path, O_RDWR | O_NOFOLLOW));
-  const std::string& pages = newest->meta_pages;
-  if (::pwrite(data.get(), pages.data(), pages.size(), 0) != static_cast<ssize_t>(pages.size())) {
-    return sys::ErrnoError(errno, "go back to the last checkpoint");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Database::OpenEnvironment() {
-  if (int code = mdb_env_create(&environment_); code != 0) return LmdbError(code, "set up LMDB");
-  mdb_env_set_maxdbs(environment_, kTableCount);
-  mdb_env_set_maxreaders(environment_, kMaxReaders);
-  mdb_env_set_mapsize(environment_, options_.limit_bytes + kBeyondLimitBytes);
-  // Not synced by LMDB: the redo log and the checkpoints do that. Readers are not tied to threads.
-  const unsigned flags = MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD;
-  if (int code = mdb_env_open(environment_, options_.directory.c_str(), flags, 0600); code != 0) {
-    return LmdbError(code, "open LMDB");
-  }
-  MDB_stat statistics;
-  mdb_env_stat(environment_, &statistics);
-  page_bytes_ = statistics.ms_psize;
-  ASSIGN_OR_RETURN(data_, sys::Open(options_.directory + "/data.mdb", O_RDONLY | O_NOFOLLOW));
-  RETURN_IF_ERROR(CheckSize());
-
-  MDB_txn* txn = nullptr;
-  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0)
-    return LmdbError(code, "open LMDB");
-  absl::Cleanup abort = [&] { mdb_txn_abort(txn); };
-  for (int i = 0; i < kTableCount; ++i) {
-    if (int code = mdb_dbi_open(txn, kTableNames[i], MDB_CREATE, &tables_[i]); code != 0) {
-      return LmdbError(code, absl::StrCat("open table ", kTableNames[i]));
-    }
-  }
-  std::move(abort).Cancel();
-  if (int code = mdb_txn_commit(txn); code != 0) return LmdbError(code, "make the tables");
-  return absl::OkStatus();
-}
-
-// A file cut short would answer reads of its lost end with SIGBUS.
-absl::Status Database::CheckSize() const {
-  MDB_envinfo info;
-  mdb_env_info(environment_, &info);
-  struct stat status;
-  if (::fstat(data_.get(), &status) != 0) return sys::ErrnoError(errno, "look at data.mdb");
-  const uint64_t needed = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
-  if (static_cast<uint64_t>(status.st_size) >= needed) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("data.mdb has ", status.st_size, " bytes, ", needed,
-                                          " are in use; restore a backup of the state directory"));
-}
-
-absl::Status Database::Replay() {
-  // The second log holds records only if the last checkpoint was begun and not finished.
-  for (uint64_t epoch : {epoch_, epoch_ + 1}) {
-    RETURN_IF_ERROR(redo_logs_[epoch & 1]->Replay(
-        epoch, [this](absl::string_view payload) { return ApplyRedo(payload); }));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Database::ApplyRedo(absl::string_view payload) {
-  MDB_txn* txn = nullptr;
-  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0)
-    return LmdbError(code, "replay");
-  Writer writer(&tables_, txn, this, 0, false);
-  absl::Status applied = ForEachRedo(payload,
-                                     [&](RedoKind kind, Table table, absl::string_view key,
-                                         absl::string_view value) -> absl::Status {
-                                       if (kind == RedoKind::kPut)
-                                         return writer.PutStored(table, key, value);
-                                       return writer.DeleteStored(table, key).status();
-                                     });
-  if (!applied.ok()) {
-    mdb_txn_abort(txn);
-    return Annotate(applied, "replay the redo log");
-  }
-  if (int code = mdb_txn_commit(txn); code != 0) return LmdbError(code, "replay the redo log");
-  return absl::OkStatus();
-}
-
-absl::Status Database::CheckFormat() {
-  ASSIGN_OR_RETURN(Reader reader, Read());
-  ASSIGN_OR_RETURN(std::optional<absl::string_view> format, reader.Find(Table::kState, kFormatKey));
-  if (format) {
-    if (DecodeNumber(*format) == kFormat) return absl::OkStatus();
-    return absl::FailedPreconditionError(
-        absl::StrCat("it has format ", DecodeNumber(*format), ", this version knows ", kFormat,
-                     "; use the version of Gantry that wrote it, or a newer one"));
-  }
-  MDB_txn* txn = nullptr;
-  if (int code = mdb_txn_begin(environment_, nullptr, 0, &txn); code != 0)
-    return LmdbError(code, "write the format");
-  Writer writer(&tables_, txn, this, 0, false);
-  absl::Status put = writer.Put(Table::kState, kFormatKey, EncodeNumber(kFormat));
-  if (!put.ok()) {
-    mdb_txn_abort(txn);
-    return put;
-  }
-  if (int code = mdb_txn_commit(txn); code != 0) return LmdbError(code, "write the format");
-  return absl::OkStatus();
-}
-
-absl::Status Database::LoadSequence() {
-  ASSIGN_OR_RETURN(Reader reader, Read());
-  ASSIGN_OR_RETURN(std::optional<std::string> last, reader.LastKey(Table::kJournal));
-  next_sequence_ = last ? DecodeNumber(*last) + 1 : 1;
-  durable_sequence_.store(next_sequence_ - 1, std::memory_order_release);
-  return absl::OkStatus();
 }
 
 absl::StatusOr<Reader> Database::Read() const {
@@ -490,92 +343,6 @@ DatabaseStatistics Database::statistics() const {
   statistics.checkpoints = checkpoints_.load(std::memory_order_relaxed);
   statistics.size_bytes = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
   return statistics;
-}
-
-absl::Status Database::CaptureCheckpoint() {
-  Captured captured;
-  captured.checkpoint.epoch = epoch_ + 1;
-  // LMDB's file begins with its two meta pages.
-  captured.checkpoint.meta_pages.resize(2 * page_bytes_);
-  if (::pread(data_.get(), captured.checkpoint.meta_pages.data(), 2 * page_bytes_, 0) !=
-      static_cast<ssize_t>(2 * page_bytes_)) {
-    return sys::ErrnoError(errno, "read LMDB's meta pages");
-  }
-  if (int code = mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &captured.pin); code != 0) {
-    return LmdbError(code, "pin a checkpoint");
-  }
-  epoch_ += 1;
-  commits_in_epoch_ = 0;
-  redo_logs_[epoch_ & 1]->Restart(epoch_);
-  absl::MutexLock lock(&mutex_);
-  captured_ = std::move(captured);
-  checkpoint_running_ = true;
-  return absl::OkStatus();
-}
-
-absl::Status Database::FinishCheckpoint(Captured captured) {
-  absl::Cleanup unpin = [&] { mdb_txn_abort(captured.pin); };
-  RETURN_IF_ERROR(FAILPOINT("metadata.database.before_checkpoint_sync"));
-  if (int code = mdb_env_sync(environment_, 1); code != 0) return LmdbError(code, "sync data.mdb");
-  RETURN_IF_ERROR(checkpoints_file_->Write(captured.checkpoint));
-  // The pages of the checkpoint before may be reused from here on.
-  std::swap(pinned_, captured.pin);
-  if (captured.pin == nullptr) std::move(unpin).Cancel();
-  checkpoints_.fetch_add(1, std::memory_order_relaxed);
-  return absl::OkStatus();
-}
-
-// For the leader: waits for a checkpoint under way, then makes everything committed so far durable.
-absl::Status Database::CheckpointNow() {
-  {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](Database* database) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-          return !database->checkpoint_running_ || !database->broken_.ok();
-        },
-        this));
-    RETURN_IF_ERROR(broken_);
-  }
-  RETURN_IF_ERROR(CaptureCheckpoint());
-  Captured captured;
-  {
-    absl::MutexLock lock(&mutex_);
-    // The thread may have taken it already.
-    if (captured_) {
-      captured = *std::exchange(captured_, std::nullopt);
-    } else {
-      mutex_.Await(absl::Condition(
-          +[](Database* database) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-            return !database->checkpoint_running_ || !database->broken_.ok();
-          },
-          this));
-      return broken_;
-    }
-  }
-  absl::Status finished = FinishCheckpoint(std::move(captured));
-  absl::MutexLock lock(&mutex_);
-  checkpoint_running_ = false;
-  return finished;
-}
-
-void Database::CheckpointLoop() {
-  while (true) {
-    Captured captured;
-    {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(
-          +[](Database* database) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-            return database->stopping_ || database->captured_.has_value();
-          },
-          this));
-      if (stopping_) return;
-      captured = *std::exchange(captured_, std::nullopt);
-    }
-    absl::Status finished = FinishCheckpoint(std::move(captured));
-    if (!finished.ok()) (void)Fail(finished);
-    absl::MutexLock lock(&mutex_);
-    checkpoint_running_ = false;
-  }
 }
 
 }  // namespace gantry::metadata

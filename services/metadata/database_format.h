@@ -1,4 +1,4 @@
-// Inside of the database, shared by its two files: the operations of a redo record and errors of
+// Inside of the database, shared by its files: the operations of a redo record and errors of
 // LMDB.
 #pragma once
 

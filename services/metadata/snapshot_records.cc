@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "containerd/events/events.pb.h"
@@ -33,6 +34,20 @@ absl::Status ForEachOf(const Reader& reader, Table table, const std::string& sna
 }
 
 }  // namespace
+
+absl::Status NoSuchSnapshot(const SnapshotPlace& place) {
+  return absl::NotFoundError(absl::StrCat("snapshot '", place.key, "' of snapshotter '",
+                                          place.snapshotter, "': not found"));
+}
+
+Labels InheritedLabels(const Labels& labels) {
+  Labels inherited;
+  for (const auto& [key, value] : labels) {
+    if (key == kLabelSnapshotRef || absl::StartsWith(key, kLabelSnapshotPrefix))
+      inherited[key] = value;
+  }
+  return inherited;
+}
 
 absl::StatusOr<SnapshotPlace> ParseSnapshotKey(absl::string_view record_key) {
   const std::vector<absl::string_view> parts = SplitKey(record_key);

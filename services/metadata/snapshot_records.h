@@ -14,6 +14,7 @@
 #include "gantry/metadata/v1/storage.pb.h"
 #include "services/metadata/caller.h"
 #include "services/metadata/database.h"
+#include "services/metadata/labels.h"
 
 namespace gantry::metadata {
 
@@ -25,6 +26,13 @@ struct SnapshotPlace {
 
   std::string RecordKey() const { return JoinKey({namespace_name, snapshotter, key}); }
 };
+
+inline constexpr size_t kMaxSnapshotKeyBytes = 512;
+
+absl::Status NoSuchSnapshot(const SnapshotPlace& place);
+
+// Those of a snapshot's labels that are the snapshotter's business (contracts, labels.tsv).
+Labels InheritedLabels(const Labels& labels);
 
 absl::StatusOr<SnapshotPlace> ParseSnapshotKey(absl::string_view record_key);
 std::string ReadableKey(absl::string_view record_key);

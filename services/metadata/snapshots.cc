@@ -1,7 +1,5 @@
 #include "services/metadata/snapshots.h"
 
-#include <map>
-#include <optional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -11,8 +9,6 @@
 #include "lib/base/failpoint.h"
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
-#include "lib/filter/filter.h"
-#include "services/metadata/listing.h"
 #include "services/metadata/objects.h"
 
 namespace gantry::metadata {
@@ -21,59 +17,12 @@ namespace {
 namespace snapshots_v1 = containerd::services::snapshots::v1;
 using Info = Snapshots::Info;
 
-constexpr size_t kMaxKeyBytes = 512;
-
-absl::Status NoSuch(const SnapshotPlace& place) {
-  return absl::NotFoundError(absl::StrCat("snapshot '", place.key, "' of snapshotter '",
-                                          place.snapshotter, "': not found"));
-}
-
 absl::Status Taken(absl::string_view key) {
   return absl::AlreadyExistsError(absl::StrCat("snapshot '", key, "' already exists"));
 }
 
 std::string ResourceType(const SnapshotPlace& place) {
   return absl::StrCat(kSnapshotResource, place.snapshotter);
-}
-
-// Only these are the snapshotter's business.
-Labels InheritedLabels(const Labels& labels) {
-  Labels inherited;
-  for (const auto& [key, value] : labels) {
-    if (key == kLabelSnapshotRef || absl::StartsWith(key, kLabelSnapshotPrefix))
-      inherited[key] = value;
-  }
-  return inherited;
-}
-
-// What a client sees: the snapshotter's labels and kind under our name, times and labels.
-Info Overlay(Info backend, const v1::StoredSnapshot& stored) {
-  const Info& ours = stored.info();
-  backend.set_name(ours.name());
-  backend.set_parent(ours.parent());
-  *backend.mutable_created_at() = ours.created_at();
-  *backend.mutable_updated_at() = ours.updated_at();
-  for (const auto& [key, value] : ours.labels()) (*backend.mutable_labels())[key] = value;
-  return backend;
-}
-
-std::optional<std::string> Field(const Info& info, const std::vector<std::string>& path) {
-  if (path.size() == 1 && path[0] == "name") return TextField(info.name());
-  if (path.size() == 1 && path[0] == "parent") return TextField(info.parent());
-  if (path.size() == 1 && path[0] == "kind") {
-    switch (info.kind()) {
-      case snapshots_v1::VIEW:
-        return "view";
-      case snapshots_v1::ACTIVE:
-        return "active";
-      case snapshots_v1::COMMITTED:
-        return "committed";
-      default:
-        return std::nullopt;
-    }
-  }
-  if (path.size() > 1 && path[0] == "labels") return LabelField(info.labels(), path);
-  return std::nullopt;
 }
 
 // Whether the call may have had its effect though it failed.
@@ -94,10 +43,10 @@ absl::StatusOr<SnapshotterBackend*> Snapshots::Backend(const std::string& snapsh
 }
 
 absl::StatusOr<v1::StoredSnapshot> Snapshots::Recorded(const SnapshotPlace& place) const {
-  RETURN_IF_ERROR(CheckKey("snapshot key", place.key, kMaxKeyBytes));
+  RETURN_IF_ERROR(CheckKey("snapshot key", place.key, kMaxSnapshotKeyBytes));
   ASSIGN_OR_RETURN(Reader reader, database_.Read());
   ASSIGN_OR_RETURN(auto stored, FindSnapshot(reader, place));
-  if (!stored) return NoSuch(place);
+  if (!stored) return NoSuchSnapshot(place);
   return *std::move(stored);
 }
 
@@ -118,7 +67,7 @@ absl::StatusOr<std::string> Snapshots::CheckFree(const Caller& caller, const Cre
     if (present.empty() && !request.parent.empty()) {
       const SnapshotPlace parent{place.namespace_name, place.snapshotter, request.parent};
       ASSIGN_OR_RETURN(auto found, FindSnapshot(reader, parent));
-      if (!found) return Annotate(NoSuch(parent), "parent");
+      if (!found) return Annotate(NoSuchSnapshot(parent), "parent");
       backend_parent = found->backend_key();
     }
   }
@@ -134,9 +83,9 @@ absl::StatusOr<std::string> Snapshots::CheckFree(const Caller& caller, const Cre
 absl::StatusOr<Snapshots::Prepared> Snapshots::Prepare(const Caller& caller,
                                                        const CreateRequest& request) {
   ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(request.snapshotter));
-  RETURN_IF_ERROR(CheckKey("snapshot key", request.key, kMaxKeyBytes));
+  RETURN_IF_ERROR(CheckKey("snapshot key", request.key, kMaxSnapshotKeyBytes));
   if (!request.parent.empty())
-    RETURN_IF_ERROR(CheckKey("snapshot parent", request.parent, kMaxKeyBytes));
+    RETURN_IF_ERROR(CheckKey("snapshot parent", request.parent, kMaxSnapshotKeyBytes));
   RETURN_IF_ERROR(CheckLabels(request.labels));
 
   Prepared prepared;
@@ -187,7 +136,7 @@ absl::StatusOr<Snapshots::Prepared> Snapshots::Prepare(const Caller& caller,
 // The snapshotter has the layer that the label names: finds it and records it under that name.
 absl::Status Snapshots::AdoptTarget(SnapshotterBackend& backend, const std::string& target,
                                     Prepared& prepared) {
-  RETURN_IF_ERROR(CheckKey("snapshot target", target, kMaxKeyBytes));
+  RETURN_IF_ERROR(CheckKey("snapshot target", target, kMaxSnapshotKeyBytes));
   ASSIGN_OR_RETURN(
       std::vector<Info> infos,
       backend.List({absl::StrCat("labels.\"", kLabelSnapshotRef, "\"==\"", target, "\"")}));
@@ -224,7 +173,7 @@ absl::Status Snapshots::RecordIn(Writer& writer, const Caller& caller, Prepared&
   if (!info.parent().empty()) {
     const SnapshotPlace parent{place.namespace_name, place.snapshotter, info.parent()};
     ASSIGN_OR_RETURN(auto found, FindSnapshot(writer, parent));
-    if (!found) return Annotate(NoSuch(parent), "parent");
+    if (!found) return Annotate(NoSuchSnapshot(parent), "parent");
     if (found->backend_key() != prepared.backend_parent) {
       return absl::AbortedError(
           absl::StrCat("parent '", parent.key, "' was replaced meanwhile; try again"));
@@ -260,14 +209,6 @@ absl::StatusOr<Snapshots::Mounts> Snapshots::Create(const Caller& caller,
   return std::move(prepared.mounts);
 }
 
-absl::StatusOr<Snapshots::Mounts> Snapshots::GetMounts(const Caller& caller,
-                                                       const std::string& snapshotter,
-                                                       const std::string& key) {
-  ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(snapshotter));
-  ASSIGN_OR_RETURN(v1::StoredSnapshot stored, Recorded({caller.namespace_name, snapshotter, key}));
-  return backend->GetMounts(stored.backend_key());
-}
-
 absl::StatusOr<OpenCommit> Snapshots::BeginCommit(const Caller& caller,
                                                   const CommitRequest& request,
                                                   const std::string& backend_name,
@@ -281,7 +222,7 @@ absl::StatusOr<OpenCommit> Snapshots::BeginCommit(const Caller& caller,
     taken = present.has_value();
     if (taken) return AddToLease(writer, caller, ResourceType(target), target.key);
     ASSIGN_OR_RETURN(auto active, FindSnapshot(writer, commit.place));
-    if (!active) return NoSuch(commit.place);
+    if (!active) return NoSuchSnapshot(commit.place);
     if (active->info().kind() != snapshots_v1::ACTIVE) {
       return absl::FailedPreconditionError(absl::StrCat(
           "snapshot '", request.key, "' is not active; only active ones can be committed"));
@@ -300,7 +241,7 @@ absl::StatusOr<OpenCommit> Snapshots::BeginCommit(const Caller& caller,
       }
       const SnapshotPlace base{caller.namespace_name, request.snapshotter, request.parent};
       ASSIGN_OR_RETURN(auto found, FindSnapshot(writer, base));
-      if (!found) return Annotate(NoSuch(base), "parent");
+      if (!found) return Annotate(NoSuchSnapshot(base), "parent");
       parent = request.parent;
       *backend_parent = found->backend_key();
     }
@@ -322,10 +263,10 @@ absl::StatusOr<OpenCommit> Snapshots::BeginCommit(const Caller& caller,
 
 absl::Status Snapshots::Commit(const Caller& caller, const CommitRequest& request) {
   ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(request.snapshotter));
-  RETURN_IF_ERROR(CheckKey("snapshot name", request.name, kMaxKeyBytes));
-  RETURN_IF_ERROR(CheckKey("snapshot key", request.key, kMaxKeyBytes));
+  RETURN_IF_ERROR(CheckKey("snapshot name", request.name, kMaxSnapshotKeyBytes));
+  RETURN_IF_ERROR(CheckKey("snapshot key", request.key, kMaxSnapshotKeyBytes));
   if (!request.parent.empty())
-    RETURN_IF_ERROR(CheckKey("snapshot parent", request.parent, kMaxKeyBytes));
+    RETURN_IF_ERROR(CheckKey("snapshot parent", request.parent, kMaxSnapshotKeyBytes));
   RETURN_IF_ERROR(CheckLabels(request.labels));
   // Two pulls of one layer commit to the same name: the second finds it taken and keeps its own
   // layer.
@@ -362,7 +303,7 @@ absl::Status Snapshots::Commit(const Caller& caller, const CommitRequest& reques
 absl::StatusOr<std::string> Snapshots::RemoveIn(Writer& writer, const Caller& caller,
                                                 const SnapshotPlace& place) const {
   ASSIGN_OR_RETURN(auto stored, FindSnapshot(writer, place));
-  if (!stored) return NoSuch(place);
+  if (!stored) return NoSuchSnapshot(place);
   ASSIGN_OR_RETURN(bool has_children, HasChildren(writer, place));
   if (has_children) {
     return absl::FailedPreconditionError(
@@ -386,7 +327,7 @@ absl::StatusOr<std::string> Snapshots::RemoveIn(Writer& writer, const Caller& ca
 absl::Status Snapshots::Remove(const Caller& caller, const std::string& snapshotter,
                                const std::string& key) {
   RETURN_IF_ERROR(Backend(snapshotter).status());
-  RETURN_IF_ERROR(CheckKey("snapshot key", key, kMaxKeyBytes));
+  RETURN_IF_ERROR(CheckKey("snapshot key", key, kMaxSnapshotKeyBytes));
   std::string layer;
   RETURN_IF_ERROR(database_.Write(Database::Purpose::kFree, [&](Writer& writer) -> absl::Status {
     ASSIGN_OR_RETURN(layer, RemoveIn(writer, caller, {caller.namespace_name, snapshotter, key}));
@@ -396,87 +337,6 @@ absl::Status Snapshots::Remove(const Caller& caller, const std::string& snapshot
   sweeper_.Remove(snapshotter, {layer});
   on_garbage_();
   return hit;
-}
-
-absl::StatusOr<Info> Snapshots::Stat(const Caller& caller, const std::string& snapshotter,
-                                     const std::string& key) {
-  ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(snapshotter));
-  ASSIGN_OR_RETURN(v1::StoredSnapshot stored, Recorded({caller.namespace_name, snapshotter, key}));
-  absl::StatusOr<Info> info = backend->Stat(stored.backend_key());
-  if (absl::IsNotFound(info.status())) sweeper_.RequestRepair(snapshotter);
-  if (!info.ok()) return info.status();
-  return Overlay(*std::move(info), stored);
-}
-
-absl::StatusOr<Info> Snapshots::Update(const Caller& caller, const std::string& snapshotter,
-                                       const Info& wanted, const std::vector<std::string>& mask) {
-  ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(snapshotter));
-  RETURN_IF_ERROR(CheckKey("snapshot name", wanted.name(), kMaxKeyBytes));
-  RETURN_IF_ERROR(CheckLabels(wanted.labels()));
-  const SnapshotPlace place{caller.namespace_name, snapshotter, wanted.name()};
-  v1::StoredSnapshot stored;
-  RETURN_IF_ERROR(database_.Write(Database::Purpose::kGrow, [&](Writer& writer) -> absl::Status {
-    ASSIGN_OR_RETURN(auto found, FindSnapshot(writer, place));
-    if (!found) return NoSuch(place);
-    stored = *std::move(found);
-    Labels& labels = *stored.mutable_info()->mutable_labels();
-    if (mask.empty()) labels = wanted.labels();
-    for (const std::string& path : mask) {
-      if (!ApplyLabelPath(path, "labels", wanted.labels(), labels)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("cannot update the field '", path, "' of snapshot '", place.key, "'"));
-      }
-    }
-    DropEmptyLabels(labels);
-    *stored.mutable_info()->mutable_updated_at() = ToProto(writer.now());
-    return Store(writer, Table::kSnapshots, place.RecordKey(), stored);
-  }));
-  // A label of ours may be the last thing that kept something.
-  on_garbage_();
-  Info inner;
-  inner.set_name(stored.backend_key());
-  *inner.mutable_labels() = InheritedLabels(stored.info().labels());
-  ASSIGN_OR_RETURN(Info info, backend->Update(inner, {"labels"}));
-  return Overlay(std::move(info), stored);
-}
-
-absl::StatusOr<std::vector<Info>> Snapshots::List(const Caller& caller,
-                                                  const std::string& snapshotter,
-                                                  const std::vector<std::string>& filters) {
-  ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(snapshotter));
-  ASSIGN_OR_RETURN(filter::Filter filter, filter::Filter::Parse(filters));
-  ASSIGN_OR_RETURN(std::vector<Info> infos, backend->List({}));
-  std::map<std::string, Info*> layers;
-  for (Info& info : infos) layers[info.name()] = &info;
-
-  ASSIGN_OR_RETURN(Reader reader, database_.Read());
-  std::vector<Info> matching;
-  auto visit = [&](absl::string_view key, absl::string_view value) -> absl::StatusOr<bool> {
-    v1::StoredSnapshot stored;
-    RETURN_IF_ERROR(ParseStored(Table::kSnapshots, key, value, stored));
-    auto layer = layers.find(stored.backend_key());
-    if (layer == layers.end()) return true;  // Made or removed since the snapshotter answered.
-    Info info = Overlay(*layer->second, stored);
-    if (filter.Matches([&](const auto& path) { return Field(info, path); }))
-      matching.push_back(std::move(info));
-    return true;
-  };
-  RETURN_IF_ERROR(
-      reader.Scan(Table::kSnapshots, JoinPrefix({caller.namespace_name, snapshotter}), visit));
-  return matching;
-}
-
-absl::StatusOr<SnapshotterBackend::Usage> Snapshots::GetUsage(const Caller& caller,
-                                                              const std::string& snapshotter,
-                                                              const std::string& key) {
-  ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(snapshotter));
-  ASSIGN_OR_RETURN(v1::StoredSnapshot stored, Recorded({caller.namespace_name, snapshotter, key}));
-  return backend->GetUsage(stored.backend_key());
-}
-
-absl::Status Snapshots::Cleanup(const std::string& snapshotter) {
-  ASSIGN_OR_RETURN(SnapshotterBackend * backend, Backend(snapshotter));
-  return backend->Cleanup();
 }
 
 }  // namespace gantry::metadata
