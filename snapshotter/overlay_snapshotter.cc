@@ -4,179 +4,25 @@
 
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/log/log.h"
 #include "lib/sys/directory.h"
 #include "lib/sys/file.h"
+#include "snapshotter/snapshot_labels.h"
 
 namespace gantry::snapshotter {
 namespace {
-
-constexpr char kUidMapping[] = "containerd.io/snapshot/uidmapping";
-constexpr char kGidMapping[] = "containerd.io/snapshot/gidmapping";
-constexpr char kUpperdirLabel[] = "containerd.io/snapshot/overlay.upperdir";
-constexpr size_t kMaxLabelsBytes = 1 << 20;
-
-// The host id that root of the container has in "0:HOST:LENGTH[,…]". Errors: InvalidArgument.
-absl::StatusOr<uint32_t> HostIdOfRoot(const std::string& label, absl::string_view mapping) {
-  for (absl::string_view range : absl::StrSplit(mapping, ',')) {
-    const std::vector<absl::string_view> parts = absl::StrSplit(range, ':');
-    uint32_t inside = 0;
-    uint32_t outside = 0;
-    uint32_t length = 0;
-    if (parts.size() != 3 || !absl::SimpleAtoi(parts[0], &inside) ||
-        !absl::SimpleAtoi(parts[1], &outside) || !absl::SimpleAtoi(parts[2], &length) ||
-        length == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("label '", label, "': '", mapping, "' is not inside:outside:length[,…]"));
-    }
-    if (inside == 0) return outside;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("label '", label, "': '", mapping, "' does not map id 0"));
-}
-
-absl::Status CheckLabels(const Labels& labels) {
-  size_t bytes = 0;
-  for (const auto& [key, value] : labels) {
-    RETURN_IF_ERROR(CheckLabel(key, value));
-    bytes += key.size() + value.size();
-    if (key == kUidMapping || key == kGidMapping) {
-      RETURN_IF_ERROR(HostIdOfRoot(key, value).status());
-    }
-  }
-  if (bytes > kMaxLabelsBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("labels take ", bytes, " bytes; at most ", kMaxLabelsBytes, " are allowed"));
-  }
-  return absl::OkStatus();
-}
 
 absl::Status NoSuchSnapshot(const std::string& key) {
   return absl::NotFoundError(absl::StrCat("snapshot '", key, "' does not exist"));
 }
 
-sys::MountSpec BindMount(const std::string& source, const char* access) {
-  return {.type = "bind", .source = source, .target = "", .options = {access, "rbind"}};
-}
-
 }  // namespace
 
-const char* KindName(Kind kind) {
-  switch (kind) {
-    case Kind::kView:
-      return "view";
-    case Kind::kActive:
-      return "active";
-    case Kind::kCommitted:
-      return "committed";
-  }
-  return "unknown";
-}
-
-// ---- Start ----
-
 OverlaySnapshotter::OverlaySnapshotter(OverlayOptions options) : options_(std::move(options)) {}
-
-absl::StatusOr<std::unique_ptr<OverlaySnapshotter>> OverlaySnapshotter::Open(
-    OverlayOptions options) {
-  // overlay separates layers by ':' and options by ','; its escapes do not survive all mounters.
-  if (options.root.find_first_of(":,\\\" \t\n") != std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat("open snapshots in '", options.root,
-                                                   "': the path has a character that overlay mount "
-                                                   "options cannot hold; use another state_dir"));
-  }
-  std::unique_ptr<OverlaySnapshotter> snapshotter(new OverlaySnapshotter(std::move(options)));
-  RETURN_IF_ERROR(
-      Annotate(snapshotter->Load(), absl::StrCat("open snapshots in '", snapshotter->root(), "'")));
-  return snapshotter;
-}
-
-absl::Status OverlaySnapshotter::Load() {
-  const std::string snapshots = absl::StrCat(options_.root, "/snapshots");
-  const std::string trash = absl::StrCat(options_.root, "/trash");
-  for (const std::string& directory : {snapshots, trash, absl::StrCat(options_.root, "/damaged")}) {
-    RETURN_IF_ERROR(sys::MakeDirectories(directory, 0700));
-  }
-  ASSIGN_OR_RETURN(const bool spread, sys::SpreadSubdirectories(snapshots));
-  if (!spread) log::Debug("file system does not know chattr +T", {{"path", snapshots}});
-
-  std::function<void(size_t)> on_trash;
-  if (options_.metrics != nullptr) {
-    metrics::Gauge& waiting = options_.metrics->GetGauge(
-        "gantry_snapshotter_trash_directories", "Removed snapshots not deleted from the disk yet.");
-    on_trash = [&waiting](size_t count) { waiting.Set(static_cast<double>(count)); };
-  }
-  trash_ = std::make_unique<Trash>(trash, std::move(on_trash));
-  syncer_ =
-      std::make_unique<RecordSyncer>(snapshots, [this](const absl::Status& error) { Fail(error); });
-  RETURN_IF_ERROR(trash_->Resume());
-
-  ASSIGN_OR_RETURN(std::vector<std::string> ids, sys::ListDirectory(snapshots));
-  for (const std::string& id : ids) RETURN_IF_ERROR(LoadOne(id));
-
-  absl::MutexLock lock(&mutex_);
-  for (const Kind kind : {Kind::kView, Kind::kActive, Kind::kCommitted}) Count(kind, 0);
-  for (auto& [key, entry] : entries_) {
-    Count(entry.record.info.kind, 1);
-    const std::string& parent = entry.record.info.parent;
-    if (parent.empty()) continue;
-    auto found = entries_.find(parent);
-    if (found == entries_.end() || found->second.id != entry.record.parent_id) {
-      log::Error("parent of snapshot is missing; remove the snapshot and make it anew",
-                 {{"snapshot", key}, {"parent", parent}});
-      continue;
-    }
-    ++found->second.children;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status OverlaySnapshotter::LoadOne(const std::string& id) {
-  const std::string directory = Directory(id);
-  absl::StatusOr<std::string> bytes = sys::ReadFile(RecordPath(id), 4 << 20);
-  const bool missing = absl::IsNotFound(bytes.status()) || (bytes.ok() && bytes->empty());
-  if (missing) {
-    // Prepare did not get to its answer, or a power failure took the record away. The first left
-    // nothing of value; files written by somebody are kept for a person to look at.
-    absl::StatusOr<std::vector<std::string>> files = sys::ListDirectory(directory + "/fs");
-    if (!files.ok() || files->empty()) return trash_->Put(directory);
-    bytes = absl::DataLossError("the record is empty");
-  }
-  absl::StatusOr<SnapshotRecord> record =
-      bytes.ok() ? DecodeRecord(*bytes) : absl::StatusOr<SnapshotRecord>(bytes.status());
-  // A newer version's records are not damage, and an unreadable disk is not an empty one.
-  if (!record.ok() && !absl::IsDataLoss(record.status())) {
-    return Annotate(record.status(), absl::StrCat("snapshot directory '", directory, "'"));
-  }
-  if (record.ok()) {
-    absl::MutexLock lock(&mutex_);
-    const std::string name = record->info.name;
-    const Kind kind = record->info.kind;
-    auto [place, inserted] = entries_.try_emplace(name);
-    if (inserted) {
-      place->second.record = std::move(*record);
-      place->second.id = id;
-    } else {
-      record = absl::DataLossError(absl::StrCat("snapshot '", name, "' has two directories"));
-    }
-    if (inserted && kind == Kind::kCommitted && sys::Exists(directory + "/work")) {
-      // A crash came between the commit and this.
-      return trash_->Put(directory + "/work");
-    }
-  }
-  if (record.ok()) return absl::OkStatus();
-  log::Error("snapshot record cannot be read; the directory is set aside",
-             {{"path", directory}, {"error", record.status()}});
-  return sys::Rename(directory, absl::StrCat(options_.root, "/damaged/", id));
-}
 
 // ---- Making ----
 
@@ -297,58 +143,6 @@ absl::Status OverlaySnapshotter::CheckParent(const std::string& parent) {
                      " layers below it; overlayfs takes ", kMaxDepth, " in all"));
   }
   return absl::OkStatus();
-}
-
-// ---- Mounts ----
-
-absl::StatusOr<Mounts> OverlaySnapshotter::GetMounts(const std::string& key) {
-  absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(Entry * entry, Find(key));
-  if (entry->record.info.kind == Kind::kCommitted) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("mounts of snapshot '", key,
-                     "': it is committed; make a view or an active snapshot of it"));
-  }
-  return MountsOf(*entry);
-}
-
-absl::StatusOr<std::vector<std::string>> OverlaySnapshotter::LowerDirectories(const Entry& entry) {
-  std::vector<std::string> lower;
-  for (const Entry* at = &entry; !at->record.info.parent.empty();) {
-    auto found = entries_.find(at->record.info.parent);
-    if (found == entries_.end() || found->second.id != at->record.parent_id) {
-      return absl::DataLossError(absl::StrCat("parent '", at->record.info.parent, "' of snapshot '",
-                                              at->record.info.name,
-                                              "' is lost; remove the snapshot and make it anew"));
-    }
-    at = &found->second;
-    lower.push_back(Directory(at->id) + "/fs");
-  }
-  return lower;
-}
-
-absl::StatusOr<Mounts> OverlaySnapshotter::MountsOf(const Entry& entry) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> lower, LowerDirectories(entry));
-  const Info& info = entry.record.info;
-  const bool writable = info.kind == Kind::kActive;
-  const std::string directory = Directory(entry.id);
-  if (lower.empty()) return Mounts{BindMount(directory + "/fs", writable ? "rw" : "ro")};
-  if (!writable && lower.size() == 1) return Mounts{BindMount(lower[0], "ro")};
-
-  sys::MountSpec overlay = {.type = "overlay", .source = "overlay", .target = "", .options = {}};
-  overlay.options.push_back("index=off");
-  if (const auto uids = info.labels.find(kUidMapping); uids != info.labels.end()) {
-    overlay.options.push_back(absl::StrCat("uidmap=", uids->second));
-  }
-  if (const auto gids = info.labels.find(kGidMapping); gids != info.labels.end()) {
-    overlay.options.push_back(absl::StrCat("gidmap=", gids->second));
-  }
-  if (writable) {
-    overlay.options.push_back(absl::StrCat("workdir=", directory, "/work"));
-    overlay.options.push_back(absl::StrCat("upperdir=", directory, "/fs"));
-  }
-  overlay.options.push_back(absl::StrCat("lowerdir=", absl::StrJoin(lower, ":")));
-  return Mounts{std::move(overlay)};
 }
 
 // ---- Commit and remove ----
@@ -478,73 +272,7 @@ absl::Status OverlaySnapshotter::Remove(const std::string& key) {
 
 absl::Status OverlaySnapshotter::Cleanup(absl::Duration timeout) { return trash_->Drain(timeout); }
 
-// ---- Reading and labels ----
-
-absl::StatusOr<Info> OverlaySnapshotter::Stat(const std::string& key) {
-  absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(Entry * entry, Find(key));
-  return Present(*entry);
-}
-
-std::vector<Info> OverlaySnapshotter::List() {
-  absl::MutexLock lock(&mutex_);
-  std::vector<Info> infos;
-  infos.reserve(entries_.size());
-  for (const auto& [key, entry] : entries_) {
-    if (entry.visible) infos.push_back(Present(entry));
-  }
-  return infos;
-}
-
-absl::StatusOr<Usage> OverlaySnapshotter::GetUsage(const std::string& key) {
-  std::string directory;
-  {
-    absl::MutexLock lock(&mutex_);
-    ASSIGN_OR_RETURN(Entry * entry, Find(key));
-    if (entry->record.info.kind == Kind::kCommitted) return entry->record.usage;
-    if (entry->record.info.kind == Kind::kView) return Usage{};
-    directory = Directory(entry->id);
-  }
-  // Without the lock: a large layer takes seconds. Its removal meanwhile reads as NotFound.
-  absl::StatusOr<sys::DiskUsage> usage = sys::MeasureTree(directory + "/fs");
-  RETURN_IF_ERROR(Annotate(usage.status(), absl::StrCat("usage of snapshot '", key, "'")));
-  return Usage{.bytes = usage->bytes, .inodes = usage->inodes};
-}
-
-absl::StatusOr<Info> OverlaySnapshotter::Update(const std::string& key, const LabelChange& change) {
-  const std::string context = absl::StrCat("update snapshot '", key, "'");
-  SnapshotRecord record;
-  std::string id;
-  {
-    absl::MutexLock lock(&mutex_);
-    RETURN_IF_ERROR(failed_);
-    absl::StatusOr<Entry*> entry = FindIdle(key);
-    RETURN_IF_ERROR(Annotate(entry.status(), context));
-    record = (*entry)->record;
-    id = (*entry)->id;
-    Labels& labels = record.info.labels;
-    if (change.replace_all) labels = change.labels;
-    for (const std::string& path : change.paths) {
-      const auto value = change.labels.find(path);
-      if (value == change.labels.end()) {
-        labels.erase(path);
-      } else {
-        labels[path] = value->second;
-      }
-    }
-    RETURN_IF_ERROR(Annotate(CheckLabels(labels), context));
-    (*entry)->busy = "being updated";
-  }
-  record.info.updated_at = absl::Now();
-  absl::Status done = FAILPOINT("snapshotter.update.before_record");
-  if (done.ok()) done = Replace(id, record);
-  absl::MutexLock lock(&mutex_);
-  Entry& entry = entries_[key];
-  entry.busy = nullptr;
-  RETURN_IF_ERROR(Annotate(done, context));
-  entry.record = std::move(record);
-  return Present(entry);
-}
+// ---- Helpers ----
 
 absl::StatusOr<OverlaySnapshotter::Entry*> OverlaySnapshotter::Find(const std::string& key) {
   auto found = entries_.find(key);
@@ -559,12 +287,6 @@ absl::StatusOr<OverlaySnapshotter::Entry*> OverlaySnapshotter::FindIdle(const st
         absl::StrCat("snapshot '", key, "' is ", entry->busy, " by another call; try again"));
   }
   return entry;
-}
-
-Info OverlaySnapshotter::Present(const Entry& entry) const {
-  Info info = entry.record.info;
-  if (options_.report_upperdir) info.labels[kUpperdirLabel] = Directory(entry.id) + "/fs";
-  return info;
 }
 
 void OverlaySnapshotter::AddChild(const std::string& parent, int count) {
@@ -598,22 +320,6 @@ std::string OverlaySnapshotter::Directory(const std::string& id) const {
 
 std::string OverlaySnapshotter::RecordPath(const std::string& id) const {
   return absl::StrCat(Directory(id), "/record");
-}
-
-OverlaySnapshotter::Inventory OverlaySnapshotter::TakeInventory() {
-  absl::MutexLock lock(&mutex_);
-  Inventory inventory;
-  for (const auto& [key, entry] : entries_) {
-    inventory.keys_by_id[entry.id] = key;
-    const std::string& parent = entry.record.info.parent;
-    if (parent.empty()) continue;
-    const auto found = entries_.find(parent);
-    if (found == entries_.end() || found->second.id != entry.record.parent_id) {
-      inventory.without_parent.push_back(key);
-    }
-  }
-  inventory.trash = trash_->size();
-  return inventory;
 }
 
 }  // namespace gantry::snapshotter
