@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -20,6 +19,8 @@
 #include "shim/events.h"
 #include "shim/exit_record.h"
 #include "shim/oci_runtime.h"
+#include "shim/oom_monitor.h"
+#include "shim/operation_queue.h"
 #include "shim/process_io.h"
 #include "shim/reaper.h"
 #include "shim/wire.h"
@@ -31,8 +32,7 @@ struct ProcessState {
   std::string id, exec_id, bundle;
   int pid = 0;
   TaskStatus status = TaskStatus::kUnknown;
-  std::string stdin_uri, stdout_uri, stderr_uri;
-  bool terminal = false;
+  Stdio stdio;
   int exit_code = 0;
   absl::Time exited_at = absl::InfinitePast();  // Not yet.
 };
@@ -54,6 +54,9 @@ struct ProcessExit {
 // queued.
 //
 // Single-threaded. Destroying a container ends what is left of it only in memory.
+//
+// Its parts, one duty each: container_create.cc, container_start.cc, container_exit.cc,
+// container_delete.cc; container.cc has what can be asked of it while it runs.
 class Container {
  public:
   using EventSink = std::function<void(const Event& event)>;
@@ -104,8 +107,7 @@ class Container {
  private:
   struct Process {
     std::string exec_id;  // Empty: init.
-    std::string stdin_uri, stdout_uri, stderr_uri;
-    bool terminal = false;
+    Stdio stdio;
     std::string spec;  // Of an exec, until it is started.
     std::unique_ptr<ProcessIo> io;
     int pid = 0;
@@ -117,15 +119,6 @@ class Container {
     attach::Exit exit;
     std::vector<DoneWith<ProcessExit>> waiters;
   };
-
-  // One that changes the state. `run` calls FinishOperation() once, when it is through; `reject` is
-  // called instead when the container goes away before its turn.
-  struct Operation {
-    std::function<void()> run;
-    std::function<void(absl::Status)> reject;
-  };
-  void Enqueue(Operation operation);
-  void FinishOperation();
 
   absl::Status PrepareRoot();
   absl::Status OpenIo(Process& process);
@@ -139,8 +132,6 @@ class Container {
   void FinishInitExit();
   void RecordExit(Process& process, const ChildExit& exit);
   void AnswerWaiters(Process& process);
-  void WatchOom();
-  void OnOom();
   void DeleteInit(const DoneWith<ProcessExit>& done);
   void DeleteExec(const std::string& exec_id, const DoneWith<ProcessExit>& done);
   void DrainIo(Process& process, std::function<void()> then);
@@ -164,12 +155,8 @@ class Container {
   bool init_reaped_ = false;                    // From then on no exec starts.
   std::optional<ChildExit> pending_init_exit_;  // Waits for the execs.
 
-  std::optional<cgroup::OomWatch> oom_;
-  sys::EventLoop::Watch oom_watch_ = 0;
-  uint64_t oom_kills_ = 0;
-
-  std::deque<Operation> operations_;
-  bool busy_ = false;
+  OomMonitor oom_;
+  OperationQueue operations_;  // Those that change the state.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

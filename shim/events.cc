@@ -18,10 +18,10 @@ Event TaskCreate(const CreateTaskRequest& request, int pid) {
   writer.String(2, request.bundle);
   for (const sys::MountSpec& mount : request.rootfs) WriteMount(writer, 3, mount);
   writer.Message(4, [&](pb::Writer& io) {
-    io.String(1, request.stdin_uri);
-    io.String(2, request.stdout_uri);
-    io.String(3, request.stderr_uri);
-    io.Bool(4, request.terminal);
+    io.String(1, request.stdio.in);
+    io.String(2, request.stdio.out);
+    io.String(3, request.stdio.err);
+    io.Bool(4, request.stdio.terminal);
   });
   writer.String(5, request.checkpoint);
   writer.Varint(6, static_cast<uint64_t>(pid));

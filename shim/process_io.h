@@ -16,8 +16,12 @@
 #include "lib/sys/unique_fd.h"
 #include "shim/attach_hub.h"
 #include "shim/log_writer.h"
+#include "shim/logger_process.h"
+#include "shim/process_input.h"
 #include "shim/reaper.h"
+#include "shim/stdio_sink.h"
 #include "shim/stdio_uri.h"
+#include "shim/wire.h"
 
 namespace gantry::shim {
 
@@ -25,8 +29,7 @@ struct ProcessIoOptions {
   std::string ns;
   std::string container_id;
   std::string exec_id;
-  std::string stdin_uri, stdout_uri, stderr_uri;
-  bool terminal = false;
+  Stdio stdio;
   uint32_t uid = 0, gid = 0;  // Owner of the program's pipes.
 };
 
@@ -56,7 +59,7 @@ class ProcessIo : private AttachHub::Process {
   // The program runs: from now on an absent first client holds it up for ten seconds at most.
   void OnStarted();
 
-  void CloseStdin();
+  void CloseStdin() { input_.Close(); }
   absl::Status ResizeTerminal(uint16_t columns, uint16_t rows);
 
   // The program has ended. What it has written is copied, attached clients get EXIT. Its children
@@ -73,55 +76,41 @@ class ProcessIo : private AttachHub::Process {
   LogWriter* log() { return log_.has_value() ? &*log_ : nullptr; }
 
  private:
-  // Where a stream goes besides log and clients. One may serve both streams.
-  struct Sink {
-    sys::UniqueFd fd;
-    bool pipe_like = false;  // Fifos and pipes push back; files do not.
-    sys::EventLoop::Watch watch = 0;
-    std::string left;  // Read, not yet taken by a full fifo.
-    ~Sink();
-    sys::EventLoop* loop = nullptr;
-  };
   struct Stream {
     StreamName name = StreamName::kStdout;
     sys::UniqueFd source;
     sys::EventLoop::Watch watch = 0;
     bool paused = false;
     bool splice = false;
-    std::shared_ptr<Sink> sink;  // Shared by the streams that have the same path.
+    std::shared_ptr<StdioSink> sink;  // Shared by the streams that have the same path.
     bool open() const { return source.ok(); }
   };
 
-  ProcessIo(sys::EventLoop& loop, Reaper& reaper, const ProcessIoOptions& options)
-      : loop_(loop), reaper_(reaper), options_(options) {}
+  ProcessIo(sys::EventLoop& loop, Reaper& reaper, const ProcessIoOptions& options);
 
   absl::Status OpenStreams();
+  absl::Status OpenSinks(const StdioUri& out, const StdioUri& err);
+  absl::Status OpenHub(const StdioUri& out);
   absl::Status OpenStdin();
-  absl::StatusOr<std::shared_ptr<Sink>> OpenSink(const StdioUri& uri) const;
   absl::Status StartLogger(const StdioUri& uri);
-  absl::Status MakePipe(sys::UniqueFd* read_end, sys::UniqueFd* write_end) const;
+  absl::Status MakeOutputPipe(Stream& stream, sys::UniqueFd* program_end) const;
 
   absl::Status WatchStream(Stream& stream);
   void OnReadable(Stream& stream);
   bool CopyOnce(Stream& stream);  // True: call again, there may be more.
   bool SpliceOnce(Stream& stream);
   void Deliver(Stream& stream, absl::string_view bytes);
-  void WaitForSink(Stream& stream);
-  void OnSinkWritable(Sink* sink);
+  void OnSinkRoom(const StdioSink* sink);
   bool MayRead(const Stream& stream) const;
   void UpdateWatches();
   void EndStream(Stream& stream);
   void CheckFinished();
 
-  void OnInputReadable();
-  void WatchInput();
-  void FlushInput();
-
   // AttachHub::Process:
   attach::Accepted Describe() const override;
-  void Input(absl::string_view bytes) override;
+  void Input(absl::string_view bytes) override { input_.Write(bytes); }
   void CloseInput() override { CloseStdin(); }
-  bool InputFull() const override;
+  bool InputFull() const override { return input_.full(); }
   void Resize(uint16_t columns, uint16_t rows) override { (void)ResizeTerminal(columns, rows); }
   void HubChanged() override;
 
@@ -134,19 +123,11 @@ class ProcessIo : private AttachHub::Process {
   sys::UniqueFd console_;
   Stream out_, err_;
 
-  // Input: from a fifo or from clients, through `in_queue_`, to `in_` (or the console).
-  sys::UniqueFd in_source_;       // Fifo, for reading.
-  sys::UniqueFd in_source_hold_;  // Its write end, ours until CloseStdin.
-  sys::EventLoop::Watch in_source_watch_ = 0;
-  sys::UniqueFd in_;
-  sys::EventLoop::Watch in_watch_ = 0;
-  std::string in_queue_;
-  bool in_closing_ = false;  // Close `in_` when the queue is empty.
+  ProcessInput input_;
 
   std::optional<LogWriter> log_;
   std::unique_ptr<AttachHub> hub_;
-  pid_t logger_pid_ = 0;
-  sys::UniqueFd logger_pidfd_;
+  std::unique_ptr<LoggerProcess> logger_;
 
   bool begun_ = false;
   bool exited_ = false;
@@ -155,7 +136,6 @@ class ProcessIo : private AttachHub::Process {
   attach::Exit exit_;
   sys::EventLoop::Timer eof_timer_ = 0;
   std::function<void()> on_drained_;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace gantry::shim

@@ -1,8 +1,6 @@
 // The shim binary through whole lives of containers, with our runtime and with runc.
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,12 +11,11 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "lib/attach/client.h"
 #include "lib/sys/file.h"
 #include "lib/sys/mount.h"
 #include "lib/testing/status_matchers.h"
 #include "shim/exit_record.h"
-#include "shim/testing/shim_harness.h"
+#include "shim/testing/shim_test_fixture.h"
 
 namespace gantry::shim {
 namespace {
@@ -26,58 +23,12 @@ namespace {
 using ::gantry::testing::Fails;
 using testing::BuiltBinary;
 using ::testing::ElementsAre;
+using testing::Eventually;
 using testing::Exited;
 using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
 using testing::ShimHarness;
-
-// With the library in the shim, and with a foreign runtime that the shim executes.
-class ShimTest : public ::testing::TestWithParam<const char*> {
- protected:
-  void SetUp() override { REQUIRE_ROOT(); }
-
-  void Begin(const std::string& id, const std::vector<std::string>& args,
-             const ShimHarness::Streams& streams = {},
-             const std::function<void(oci::Spec&)>& edit = nullptr) {
-    ASSERT_OK(shim_.MakeBundle(id, args, [&](oci::Spec& spec) {
-      spec.process->terminal = streams.terminal;
-      if (edit) edit(spec);
-    }));
-    ASSERT_OK(shim_.StartShim(id));
-    ASSERT_OK(shim_.Create(id, streams));
-  }
-  std::string LogPath() const { return absl::StrCat(shim_.root(), "/c.log"); }
-  std::string LogUri(absl::string_view parameters = "") const {
-    return absl::StrCat("gantry-log://", LogPath(), "?", parameters);
-  }
-  std::string Log() const { return sys::ReadFile(LogPath()).value_or(""); }
-  // What a client receives until the end; "out|err|exit code".
-  static std::string Everything(attach::Client& client) {
-    std::string out, err;
-    for (;;) {
-      attach::Event event;
-      const absl::Status status = client.WaitNext(&event, absl::Seconds(20));
-      if (!status.ok()) return absl::StrCat(out, "|", err, "|", status.ToString());
-      switch (event.kind) {
-        case attach::Event::Kind::kStdout:
-          out += std::string(event.bytes);
-          break;
-        case attach::Event::Kind::kStderr:
-          err += std::string(event.bytes);
-          break;
-        case attach::Event::Kind::kLost:
-          absl::StrAppend(&out, "<lost ", event.lost_bytes, ">");
-          break;
-        case attach::Event::Kind::kExit:
-          return absl::StrCat(out, "|", err, "|", event.exit.code);
-        case attach::Event::Kind::kClosed:
-          return absl::StrCat(out, "|", err, "|closed");
-      }
-    }
-  }
-
-  ShimHarness shim_{BuiltBinary("containerd-shim-gantry-v2"), GetParam()};
-};
+using testing::ShimTest;
 
 TEST_P(ShimTest, AWholeLife) {
   Begin("web", {"sh", "-c", "echo out; echo err >&2; exit 7"}, {"", LogUri(), LogUri()});
@@ -101,9 +52,7 @@ TEST_P(ShimTest, AWholeLife) {
   EXPECT_EQ(shim_.daemon().events()[2].type_url, "containerd.events.TaskExit");
   const int pid = shim_.ShimPid("web").value();
   ASSERT_OK(shim_.Shutdown("web"));
-  const absl::Time deadline = absl::Now() + absl::Seconds(5);
-  while (::kill(pid, 0) == 0 && absl::Now() < deadline) ::usleep(1000);
-  EXPECT_NE(::kill(pid, 0), 0);
+  EXPECT_TRUE(Eventually([&] { return ::kill(pid, 0) != 0; }));
   EXPECT_FALSE(sys::Exists(absl::string_view(shim_.address()).substr(7).data()));
 }
 
@@ -218,142 +167,6 @@ TEST_P(ShimTest, PauseAndResume) {
   EXPECT_OK(shim_.Simple("Pids", "web"));
 }
 
-TEST_P(ShimTest, AttachSeesAllOutputAndTheExit) {
-  Begin("web", {"sh", "-c", "cat; echo done >&2; exit 5"}, {"", LogUri("attach=wait&stdin=1"), ""});
-  const auto client =
-      attach::Client::Connect(shim_.address(), {"web", "", true, true, true, true, true}).value();
-  EXPECT_TRUE(client->accepted().stdin_open);
-  ASSERT_OK(shim_.Start("web"));
-
-  client->SendStdin("line one\n");
-  client->CloseStdin();
-
-  EXPECT_EQ(Everything(*client), "line one\n|done\n|5");
-  EXPECT_THAT(Log(), HasSubstr("line one\\n"));
-}
-
-TEST_P(ShimTest, OutputBeforeTheFirstClientIsKept) {
-  Begin("web", {"sh", "-c", "echo early; exit 4"}, {"", LogUri("attach=wait"), ""});
-  ASSERT_OK(shim_.Start("web"));
-  ASSERT_OK(shim_.Wait("web"));
-  const auto client = attach::Client::Connect(shim_.address(), {"web"}).value();
-  EXPECT_EQ(Everything(*client), "early\n||4");
-}
-
-TEST_P(ShimTest, AFlowControlledClientGetsEveryByte) {
-  // Ten megabytes, read slowly at first: the program waits, nothing is lost.
-  Begin("web", {"sh", "-c", "yes 0123456789abcde | head -c 10000000"},
-        {"", LogUri("attach=wait&format=none"), ""});
-  const auto client =
-      attach::Client::Connect(shim_.address(), {"web", "", false, true, true, true}).value();
-  ASSERT_OK(shim_.Start("web"));
-  ::usleep(200'000);
-  const std::string everything = Everything(*client);
-  EXPECT_EQ(everything.size(), 10'000'000u + 3);
-  EXPECT_EQ(everything.substr(everything.size() - 3), "||0");
-}
-
-TEST_P(ShimTest, ASlowClientNeverStopsTheProgram) {
-  Begin("web", {"sh", "-c", "yes 0123456789abcde | head -c 10000000"},
-        {"", LogUri("format=none"), ""});
-  const auto slow = attach::Client::Connect(shim_.address(), {"web"}).value();
-  ASSERT_OK(shim_.Start("web"));
-  EXPECT_EQ(shim_.Wait("web").value().code, 0);
-  EXPECT_THAT(Everything(*slow), HasSubstr("<lost "));
-}
-
-TEST_P(ShimTest, ATerminalAnswersToResizeAndInput) {
-  Begin("web", {"sh", "-c", "read x; stty size; echo got $x"},
-        {"", LogUri("stdin=1"), "", /*terminal=*/true});
-  const auto client =
-      attach::Client::Connect(shim_.address(), {"web", "", true, true, true, true, false, 90, 30})
-          .value();
-  EXPECT_TRUE(client->accepted().terminal);
-  ASSERT_OK(shim_.Start("web"));
-  client->Resize(101, 43);
-  client->SendStdin("word\n");
-  const std::string everything = Everything(*client);
-  EXPECT_THAT(everything, HasSubstr("43 101"));
-  EXPECT_THAT(everything, HasSubstr("got word"));
-}
-
-TEST_P(ShimTest, SeveralClientsSeeTheSameAndMayLeave) {
-  Begin("web", {"sh", "-c", "read x; echo got $x; read y; echo then $y"},
-        {"", LogUri("stdin=1"), ""});
-  const attach::Hello hello = {"web", "", true, true, true, true};
-  const auto first = attach::Client::Connect(shim_.address(), hello).value();
-  const auto second = attach::Client::Connect(shim_.address(), hello).value();
-  const auto leaver = attach::Client::Connect(shim_.address(), hello).value();
-  ASSERT_OK(shim_.Start("web"));
-  first->SendStdin("one\n");
-  attach::Event event;
-  ASSERT_OK(leaver->WaitNext(&event, absl::Seconds(10)));
-  EXPECT_EQ(event.bytes, "got one\n");
-  leaver->Detach();
-  second->SendStdin("two\n");
-
-  EXPECT_EQ(Everything(*first), "got one\nthen two\n||0");
-  EXPECT_EQ(Everything(*second), "got one\nthen two\n||0");
-}
-
-TEST_P(ShimTest, AClientThatLeavesClosesStdinWhenItAskedTo) {
-  Begin("web", {"cat"}, {"", LogUri("stdin=1"), ""});
-  auto client =
-      attach::Client::Connect(shim_.address(), {"web", "", true, true, true, false, true}).value();
-  ASSERT_OK(shim_.Start("web"));
-  client->SendStdin("bye\n");
-  client.reset();
-  EXPECT_EQ(shim_.Wait("web").value().code, 0);
-  EXPECT_THAT(Log(), HasSubstr("bye\\n"));
-}
-
-TEST_P(ShimTest, AnExecWithATerminalIsAttachedTo) {
-  Begin("web", {"sleep", "100"});
-  ASSERT_OK(shim_.Start("web"));
-  ASSERT_OK(shim_.Exec("web", "sh", {"sh", "-c", "stty size; read x; exit $x"},
-                       {"", LogUri("format=none&stdin=1"), "", /*terminal=*/true}));
-  const auto client =
-      attach::Client::Connect(shim_.address(), {"web", "sh", true, true, true, true}).value();
-  ASSERT_OK(shim_.Start("web", "sh"));
-  client->SendStdin("6\n");
-  EXPECT_TRUE(absl::EndsWith(Everything(*client), "||6"));
-  EXPECT_FALSE(sys::Exists(LogPath()));
-  EXPECT_THAT(attach::Client::Connect(shim_.address(), {"web", "nobody"}),
-              Fails(absl::StatusCode::kNotFound, "nobody"));
-  EXPECT_THAT(attach::Client::Connect(shim_.address(), {"web"}),
-              Fails(absl::StatusCode::kFailedPrecondition, "without attach"));
-}
-
-TEST_P(ShimTest, LogsRotateWhileTheProgramWrites) {
-  Begin("web", {"sh", "-c", "i=0; while test $i -lt 500; do echo line $i; i=$((i+1)); done"},
-        {"", LogUri("max-size=4096&max-file=3"), ""});
-  ASSERT_OK(shim_.Start("web"));
-  ASSERT_OK(shim_.Wait("web"));
-  ASSERT_OK(shim_.Delete("web"));
-  EXPECT_THAT(Log(), HasSubstr("line 499"));
-  EXPECT_LE(Log().size(), 4096u);
-  EXPECT_TRUE(sys::Exists(LogPath() + ".2"));
-  EXPECT_FALSE(sys::Exists(LogPath() + ".3"));
-}
-
-TEST_P(ShimTest, LogsAreReopenedOnRequest) {
-  Begin("web", {"sh", "-c", "echo before; read x; echo after"}, {"", LogUri("stdin=1"), ""});
-  const auto client =
-      attach::Client::Connect(shim_.address(), {"web", "", true, true, true}).value();
-  ASSERT_OK(shim_.Start("web"));
-  attach::Event event;
-  ASSERT_OK(client->WaitNext(&event, absl::Seconds(10)));
-  ASSERT_EQ(::rename(LogPath().c_str(), (LogPath() + ".moved").c_str()), 0);
-  std::string payload;
-  pb::Writer(&payload).String(1, "web");
-  ASSERT_OK(shim_.client().Call("gantry.shim.v1.Logs", "Reopen", payload, {}, absl::Seconds(10)));
-  client->SendStdin("go\n");
-  ASSERT_OK(shim_.Wait("web"));
-  ASSERT_OK(shim_.Delete("web"));
-  EXPECT_THAT(Log(), HasSubstr("after"));
-  EXPECT_THAT(sys::ReadFile(LogPath() + ".moved").value(), HasSubstr("before"));
-}
-
 TEST_P(ShimTest, TheShimsLogGoesToTheDaemonsFifo) {
   ASSERT_OK(shim_.MakeBundle("web", {"true"}));
   ASSERT_OK(shim_.StartShim("web"));
@@ -399,65 +212,6 @@ TEST_P(ShimTest, ManyExecsLeaveNothingBehind) {
   EXPECT_EQ(
       sys::ReadFile(absl::StrCat("/proc/", pid, "/task/", pid, "/children")).value(),
       absl::StrCat(sys::ReadFile(absl::StrCat(shim_.BundleOf("web"), "/init.pid")).value(), " "));
-}
-
-TEST_P(ShimTest, FifosCarryTheStreams) {
-  const std::string in = absl::StrCat(shim_.root(), "/in");
-  const std::string out = absl::StrCat(shim_.root(), "/out");
-  for (const std::string& path : {in, out}) ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
-  const sys::UniqueFd reader = sys::Open(out, O_RDONLY | O_NONBLOCK).value();
-  Begin("web", {"cat"}, {in, out, ""});
-  ASSERT_OK(shim_.Start("web"));
-  {
-    const sys::UniqueFd writer = sys::Open(in, O_WRONLY).value();
-    ASSERT_OK(sys::WriteAll(writer, "through the pipes\n"));
-  }
-  std::string close;
-  pb::Writer payload(&close);
-  payload.String(1, "web");
-  payload.Bool(3, true);
-  ASSERT_OK(shim_.Call("CloseIO", close));
-  EXPECT_EQ(shim_.Wait("web").value().code, 0);
-  ASSERT_EQ(::fcntl(reader.get(), F_SETFL, 0), 0);
-  EXPECT_EQ(sys::ReadAll(reader).value(), "through the pipes\n");
-}
-
-TEST_P(ShimTest, AFileCanBeTheInput) {
-  const std::string in = absl::StrCat(shim_.root(), "/in");
-  ASSERT_OK(sys::WriteFileAtomically(in, std::string(300'000, 'x')));
-  Begin("web", {"wc", "-c"}, {in, LogUri(), ""});
-  ASSERT_OK(shim_.Start("web"));
-  EXPECT_EQ(shim_.Wait("web").value().code, 0);
-  ASSERT_OK(shim_.Delete("web"));
-  EXPECT_THAT(Log(), HasSubstr("300000"));
-}
-
-TEST_P(ShimTest, AFileTakesTheOutput) {
-  const std::string path = absl::StrCat(shim_.root(), "/sub/out.txt");
-  Begin("web", {"echo", "kept"}, {"", absl::StrCat("file://", path), ""});
-  ASSERT_OK(shim_.Start("web"));
-  ASSERT_OK(shim_.Wait("web"));
-  ASSERT_OK(shim_.Delete("web"));
-  EXPECT_EQ(sys::ReadFile(path).value(), "kept\n");
-}
-
-TEST_P(ShimTest, ALoggerTakesTheOutput) {
-  const std::string logger = absl::StrCat(shim_.root(), "/logger");
-  const std::string path = absl::StrCat(shim_.root(), "/logged");
-  ASSERT_OK(sys::WriteFileAtomically(
-      logger,
-      absl::StrCat(
-          "#!/bin/sh\nexec 5>&-\n{ echo \"$CONTAINER_ID $CONTAINER_NAMESPACE $*\"; cat <&3; } > ",
-          path, ".part\nmv ", path, ".part ", path, "\n"),
-      0755));
-  Begin("web", {"echo", "to the logger"},
-        {"", absl::StrCat("binary://", logger, "?key=value"), ""});
-  ASSERT_OK(shim_.Start("web"));
-  ASSERT_OK(shim_.Wait("web"));
-  ASSERT_OK(shim_.Delete("web"));
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  while (!sys::Exists(path) && absl::Now() < deadline) ::usleep(1000);
-  EXPECT_EQ(sys::ReadFile(path).value_or("nothing"), "web test key value\nto the logger\n");
 }
 
 TEST_P(ShimTest, KillingTheShimLeavesTheRestToDelete) {
@@ -526,12 +280,10 @@ TEST_P(ShimTest, TheProgramInheritsNothingOfTheShim) {
   ASSERT_OK(shim_.Wait("web", "e"));
   ASSERT_OK(shim_.Delete("web", "e"));
   // Init looked at itself meanwhile; it is not to be killed before it has said what it saw.
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  while (absl::Now() < deadline) {
+  EXPECT_TRUE(Eventually([&] {
     const std::string so_far = Log();
-    if (std::count(so_far.begin(), so_far.end(), '\n') >= 6) break;
-    ::usleep(1000);
-  }
+    return std::count(so_far.begin(), so_far.end(), '\n') >= 6;
+  }));
   ASSERT_OK(shim_.Kill("web", SIGKILL));
   ASSERT_OK(shim_.Wait("web"));
   ASSERT_OK(shim_.Delete("web"));

@@ -206,10 +206,10 @@ void TaskService::State(absl::string_view payload, const ttrpc::Responder& respo
     writer.String(2, state->bundle);
     writer.Varint(3, static_cast<uint64_t>(state->pid));
     writer.Varint(4, static_cast<uint64_t>(state->status));
-    writer.String(5, state->stdin_uri);
-    writer.String(6, state->stdout_uri);
-    writer.String(7, state->stderr_uri);
-    writer.Bool(8, state->terminal);
+    writer.String(5, state->stdio.in);
+    writer.String(6, state->stdio.out);
+    writer.String(7, state->stdio.err);
+    writer.Bool(8, state->stdio.terminal);
     writer.Varint(9, static_cast<uint64_t>(state->exit_code));
     if (state->exited_at != absl::InfinitePast()) WriteTimestamp(writer, 10, state->exited_at);
     writer.String(11, state->exec_id);

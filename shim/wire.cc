@@ -10,6 +10,27 @@ absl::Status Malformed(absl::string_view message) {
   return absl::InvalidArgumentError(absl::StrCat("malformed ", message));
 }
 
+// The four fields that messages with streams have side by side; `index`: which of them this is.
+void ReadStdio(pb::Reader& reader, uint32_t index, Stdio* stdio) {
+  if (index == 0) stdio->terminal = reader.boolean();
+  if (index == 1) stdio->in = reader.text();
+  if (index == 2) stdio->out = reader.text();
+  if (index == 3) stdio->err = reader.text();
+}
+
+absl::StatusOr<sys::MountSpec> ParseMount(absl::string_view bytes) {
+  sys::MountSpec mount;
+  pb::Reader reader(bytes);
+  while (reader.Next()) {
+    if (reader.field() == 1) mount.type = reader.text();
+    if (reader.field() == 2) mount.source = reader.text();
+    if (reader.field() == 3) mount.target = reader.text();
+    if (reader.field() == 4) mount.options.push_back(reader.text());
+  }
+  if (!reader.ok()) return Malformed("Mount");
+  return mount;
+}
+
 }  // namespace
 
 absl::StatusOr<Any> ParseAny(absl::string_view bytes) {
@@ -40,38 +61,14 @@ absl::StatusOr<CreateTaskRequest> ParseCreateTask(absl::string_view bytes) {
         request.bundle = reader.text();
         break;
       case 3: {
-        sys::MountSpec& mount = request.rootfs.emplace_back();
-        pb::Reader inner(reader.bytes());
-        while (inner.Next()) {
-          switch (inner.field()) {
-            case 1:
-              mount.type = inner.text();
-              break;
-            case 2:
-              mount.source = inner.text();
-              break;
-            case 3:
-              mount.target = inner.text();
-              break;
-            case 4:
-              mount.options.push_back(inner.text());
-              break;
-          }
-        }
-        if (!inner.ok()) return Malformed("Mount");
+        ASSIGN_OR_RETURN(request.rootfs.emplace_back(), ParseMount(reader.bytes()));
         break;
       }
       case 4:
-        request.terminal = reader.boolean();
-        break;
       case 5:
-        request.stdin_uri = reader.text();
-        break;
       case 6:
-        request.stdout_uri = reader.text();
-        break;
       case 7:
-        request.stderr_uri = reader.text();
+        ReadStdio(reader, reader.field() - 4, &request.stdio);
         break;
       case 8:
         request.checkpoint = reader.text();
@@ -98,16 +95,10 @@ absl::StatusOr<ExecProcessRequest> ParseExecProcess(absl::string_view bytes) {
         request.exec_id = reader.text();
         break;
       case 3:
-        request.terminal = reader.boolean();
-        break;
       case 4:
-        request.stdin_uri = reader.text();
-        break;
       case 5:
-        request.stdout_uri = reader.text();
-        break;
       case 6:
-        request.stderr_uri = reader.text();
+        ReadStdio(reader, reader.field() - 3, &request.stdio);
         break;
       case 7: {
         ASSIGN_OR_RETURN(request.spec, ParseAny(reader.bytes()));

@@ -20,12 +20,17 @@ struct Any {
   std::string value;
 };
 
+// Where a process has its standard streams (stdio_uri.h). In this order in every message.
+struct Stdio {
+  bool terminal = false;
+  std::string in, out, err;
+};
+
 struct CreateTaskRequest {
   std::string id;
   std::string bundle;
   std::vector<sys::MountSpec> rootfs;
-  bool terminal = false;
-  std::string stdin_uri, stdout_uri, stderr_uri;
+  Stdio stdio;
   std::string checkpoint;
   Any options;
 };
@@ -33,8 +38,7 @@ struct CreateTaskRequest {
 struct ExecProcessRequest {
   std::string id;
   std::string exec_id;
-  bool terminal = false;
-  std::string stdin_uri, stdout_uri, stderr_uri;
+  Stdio stdio;
   Any spec;
 };
 

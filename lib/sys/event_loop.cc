@@ -1,6 +1,7 @@
 #include "lib/sys/event_loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <time.h>
 
 #include <algorithm>
@@ -15,6 +16,14 @@ namespace {
 constexpr int kEventsPerRound = 16;
 
 }  // namespace
+
+absl::Status SetNonBlocking(const UniqueFd& fd) {
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
+    return ErrnoError(errno, "make a descriptor non-blocking");
+  }
+  return absl::OkStatus();
+}
 
 int64_t MonotonicNanos() {
   timespec now;

@@ -76,6 +76,9 @@ class EventLoop {
   bool stopped_ = false;
 };
 
+// O_NONBLOCK, as descriptors of a loop want it.
+absl::Status SetNonBlocking(const UniqueFd& fd);
+
 // CLOCK_MONOTONIC in nanoseconds.
 int64_t MonotonicNanos();
 

@@ -401,6 +401,15 @@ absl::StatusOr<Exited> ShimHarness::RunDelete(const std::string& id) {
   return ParseExit(output, 2, 3);
 }
 
+bool Eventually(const std::function<bool()>& condition, absl::Duration patience) {
+  const absl::Time deadline = absl::Now() + patience;
+  while (!condition()) {
+    if (absl::Now() > deadline) return false;
+    ::poll(nullptr, 0, 1);
+  }
+  return true;
+}
+
 std::string BuiltBinary(const std::string& name) {
   const char* directory = ::getenv("GANTRY_BIN");
   return absl::StrCat(directory == nullptr ? "build/dev/bin" : directory, "/", name);

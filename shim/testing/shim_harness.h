@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -126,6 +127,10 @@ class ShimHarness {
   std::vector<sys::Child> servers_;
   std::vector<std::pair<std::string, int64_t>> timings_;
 };
+
+// Waits until `condition` holds, looking once a millisecond; false after `patience`.
+bool Eventually(const std::function<bool()>& condition,
+                absl::Duration patience = absl::Seconds(10));
 
 // "<build>/bin/<name>", from GANTRY_BIN.
 std::string BuiltBinary(const std::string& name);
