@@ -67,6 +67,10 @@ std::string EscapeForTerminal(absl::string_view bytes) {
   return escaped;
 }
 
+std::string Quote(absl::string_view bytes) {
+  return absl::StrCat("'", EscapeForTerminal(bytes), "'");
+}
+
 bool IsPlainText(absl::string_view bytes) {
   while (!bytes.empty()) {
     const size_t length = Utf8Length(bytes);

@@ -13,6 +13,9 @@ namespace gantry {
 // terminal or a log line raw (SECURITY-RULES 36). Newline and tab are escaped too.
 std::string EscapeForTerminal(absl::string_view bytes);
 
+// The same in single quotes, as error messages show values.
+std::string Quote(absl::string_view bytes);
+
 // Whether `bytes` is UTF-8 without control characters other than tab, newline and carriage return.
 bool IsPlainText(absl::string_view bytes);
 

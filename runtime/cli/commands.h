@@ -25,12 +25,12 @@ struct Command {
   const char* name;
   const char* usage;  // "[options] ID"
   const char* help;
-  std::vector<OptionSpec> options;
-  size_t min_operands, max_operands;
-  bool rest_is_program;   // Words after max_operands belong to the program.
-  bool enters_container;  // Runs from the protected copy of the binary.
-  int failure_code;       // Exit code of a failure.
   absl::StatusOr<int> (*run)(const Global&, const Arguments&);
+  std::vector<OptionSpec> options = {};
+  size_t min_operands = 1, max_operands = 1;
+  bool rest_is_program = false;   // Words after max_operands belong to the program.
+  bool enters_container = false;  // Runs from the protected copy of the binary.
+  int failure_code = 1;           // Exit code of a failure.
 };
 
 const std::vector<Command>& Commands();
@@ -40,7 +40,20 @@ std::string VersionText();
 // Writes to stdout; a broken pipe is an error.
 absl::Status Print(absl::string_view text);
 
-// Elsewhere than commands.cc.
+// lifecycle_commands.cc
+absl::StatusOr<int> RunCreate(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunRun(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunStart(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunKill(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunDelete(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunPause(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunResume(const Global& global, const Arguments& arguments);
+// list_commands.cc
+absl::StatusOr<int> RunState(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunList(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunPs(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunSpec(const Global& global, const Arguments& arguments);
+// Each in a file of its own.
 absl::StatusOr<int> RunFeatures(const Global& global, const Arguments& arguments);
 absl::StatusOr<int> RunEvents(const Global& global, const Arguments& arguments);
 absl::StatusOr<int> RunUpdate(const Global& global, const Arguments& arguments);

@@ -24,6 +24,7 @@
 #include "lib/sys/errno.h"
 #include "runtime/hooks.h"
 #include "runtime/init/channel.h"
+#include "runtime/init/stdio.h"
 #include "runtime/kernel.h"
 
 namespace gantry::runtime {

@@ -1,5 +1,10 @@
 // Turns the calling process into the one config.json describes, up to execve: limits, priorities,
 // ids, capabilities, directory, program. Used by a container's init and by exec'd processes alike.
+//
+//   process_setup.cc     labels, ids, working directory, the last steps up to execve
+//   process_limits.cc    rlimits, scheduling, memory policy, personality
+//   capabilities.cc      the five sets
+//   find_program.cc      args[0] in $PATH, the environment
 #pragma once
 
 #include <string>
@@ -49,26 +54,14 @@ class ProcessSetup {
   absl::Status SetRlimits();
   absl::Status SetScheduling();
   absl::Status SetMemoryPolicy();
-  absl::Status SetCapabilities();
+  absl::Status EnterWorkingDirectory();
+  void MakeEnvironment();
 
   const ProcessPlan& plan_;
   std::vector<std::string> environment_;
   std::string program_;
   bool filter_loaded_ = false;
 };
-
-// Makes `in`, `out`, `err` the descriptors 0, 1, 2 (-1: /dev/null) and gives them to `uid` where
-// they are pipes, so that the program can open /dev/stderr again.
-absl::Status InstallStdio(const Stdio& stdio, uid_t uid);
-
-// `slave` as controlling terminal and 0, 1, 2. The caller leads a session of its own.
-absl::Status InstallTerminal(const sys::UniqueFd& slave, const oci::User& user);
-
-// A new pair in the container's devpts, found from `root`.
-struct Terminal {
-  sys::UniqueFd master, slave;
-};
-absl::StatusOr<Terminal> OpenTerminal(const sys::UniqueFd& root, const TerminalSize& size);
 
 // Writes "0" to each, which moves this single-threaded process into the cgroup.
 absl::Status JoinCgroups(const std::vector<sys::UniqueFd>& tasks);

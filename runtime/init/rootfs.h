@@ -1,5 +1,11 @@
 // Builds the container's file system in its mount namespace, from the new process. All paths inside
-// it are resolved from one descriptor of its root, in that root; nothing is walked twice.
+// it are resolved from one descriptor of its root, in that root; nothing is walked twice
+// (rootfs_path.h).
+//
+//   rootfs.cc          the order: attach, populate, enter
+//   rootfs_mount.cc    the mounts
+//   rootfs_devices.cc  device nodes, /dev's links, the console
+//   rootfs_cover.cc    masked and read-only paths, sysctls
 #pragma once
 
 #include <string>
@@ -64,11 +70,5 @@ class Rootfs {
   sys::UniqueFd empty_;     // An attached empty read-only tmpfs that masks are cloned from.
   bool fresh_dev_ = false;  // /dev is a tmpfs of this container's own.
 };
-
-// A directory below `root`, made level by level where it is missing. Symlinks lead within `root`;
-// with `no_links` (for /proc, /sys, /dev themselves) one is an error.
-absl::StatusOr<sys::UniqueFd> OpenOrMakeDirectory(const sys::UniqueFd& root,
-                                                  const std::string& path, bool no_links = false,
-                                                  mode_t mode = 0755);
 
 }  // namespace gantry::runtime
