@@ -29,7 +29,7 @@ endfunction()
 # add_program(NAME SOURCES ... [DEPENDS ...] [STATIC])
 #
 # An executable in build/<preset>/bin. STATIC links glibc in as well (the shim, the runtime, the
-# client): a static program starts in a fraction of a dynamic one's time.
+# client): a static program starts in a fraction of a dynamic one's time. The target `programs` is all of them.
 function(add_program name)
   cmake_parse_arguments(ARG "STATIC" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -40,6 +40,10 @@ function(add_program name)
     target_link_options(${name} PRIVATE -static)
   endif()
   install(TARGETS ${name})
+  if(NOT TARGET programs)
+    add_custom_target(programs COMMENT "What people run, without tests and benchmarks")
+  endif()
+  add_dependencies(programs ${name})
 endfunction()
 
 # add_daemon(NAME COMPONENT c ENTRY gantry::x::Main): makes `gantryd` answer to the name

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "ctl/names.h"
 #include "lib/base/text.h"
 
 namespace gantry::ctl {
@@ -114,7 +115,7 @@ std::string PullRenderer::Summary(const image::v1::PullDone& done) {
   return absl::StrCat(
       "Digest: ", EscapeForTerminal(done.digest()),
       "\nStatus: ", done.up_to_date() ? "Image is up to date for " : "Downloaded newer image for ",
-      EscapeForTerminal(done.name()), "\n", EscapeForTerminal(done.name()), "\n");
+      EscapeForTerminal(FamiliarName(done.name())), "\n", EscapeForTerminal(done.name()), "\n");
 }
 
 }  // namespace gantry::ctl

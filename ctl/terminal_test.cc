@@ -209,7 +209,7 @@ TEST(PullRendererTest, Summary) {
   done.set_digest("sha256:00");
   EXPECT_EQ(PullRenderer::Summary(done),
             "Digest: sha256:00\nStatus: Downloaded newer image for "
-            "docker.io/library/busybox:latest\ndocker.io/library/busybox:latest\n");
+            "busybox:latest\ndocker.io/library/busybox:latest\n");
   done.set_up_to_date(true);
   EXPECT_THAT(PullRenderer::Summary(done), HasSubstr("Status: Image is up to date for"));
 }

@@ -89,10 +89,6 @@ grpc::Status ImagesService::Pull(grpc::ServerContext* context, const v1::PullReq
     RETURN_IF_ERROR(watch->outcome().status());
     const Puller::Outcome& outcome = *watch->outcome();
     v1::PullProgress last;
-    last.set_status(absl::StrCat(
-        "Status: ", outcome.up_to_date ? "Image is up to date for " : "Downloaded newer image for ",
-        pull.reference.FamiliarName(), pull.reference.digest().empty() ? ":" : "@",
-        pull.reference.target()));
     v1::PullDone* done = last.mutable_done();
     done->set_name(outcome.name);
     done->set_digest(outcome.digest.str());

@@ -330,7 +330,7 @@ TEST_F(CommandsTest, PullTagRemoveLoad) {
                          "aaaaaaaaaaaa: Pull complete\n"
                          "Digest: sha256:",
                          std::string(64, 'b'),
-                         "\nStatus: Downloaded newer image for docker.io/library/fresh:latest\n"
+                         "\nStatus: Downloaded newer image for fresh:latest\n"
                          "docker.io/library/fresh:latest\n"));
   EXPECT_EQ(Ctl({"pull", "-q", "fresh"}).out, "docker.io/library/fresh:latest\n");
   const CommandResult missing = Ctl({"pull", "no/such"});

@@ -23,6 +23,7 @@ TEST_F(ImagesTest, PullSaysItsStates) {
                            "Digest: sha256:", "Status: Downloaded newer image for"}) {
     EXPECT_THAT(pull.out + pull.err, HasSubstr(part));
   }
+  EXPECT_EQ(pull.out.find("Status: "), pull.out.rfind("Status: ")) << pull.out;
   const CommandResult again = Ctl({"pull", name});
   EXPECT_THAT(again.out + again.err, HasSubstr("Image is up to date"));
   EXPECT_EQ(Ctl({"rmi", name}).code, 0);
