@@ -92,21 +92,24 @@ void EnableControllers(const std::string& directory) {
   }
 }
 
+// A controller is there in a cgroup when every level above hands it down; levels that exist may
+// have been made by somebody who needed none.
+void EnableControllersAbove(const std::string& path) {
+  const std::string parent = path.substr(0, path.rfind('/'));
+  if (!sys::Exists(absl::StrCat(parent, "/cgroup.controllers"))) return;  // Above the mount point.
+  EnableControllersAbove(parent);
+  EnableControllers(parent);
+}
+
 // mkdir -p below the mount point; `made` collects what was new, outermost first.
-absl::Status MakeLevels(const std::string& mount_point, const std::string& path, bool unified,
-                        bool controllers, std::vector<std::string>& made) {
+absl::Status MakeLevels(const std::string& mount_point, const std::string& path,
+                        std::vector<std::string>& made) {
   // The usual case first: only the last level is missing.
   for (size_t end = path.size();;) {
     const std::string level = path.substr(0, end);
-    if (unified && controllers && end < path.size()) EnableControllers(level);
-    if (::mkdir(level.c_str(), 0755) == 0) {
-      made.push_back(level);
-      if (end == path.size()) return absl::OkStatus();
-      end = path.find('/', end + 1);
-      if (end == std::string::npos) end = path.size();
-      continue;
-    }
-    if (errno == EEXIST) {
+    const bool is_new = ::mkdir(level.c_str(), 0755) == 0;
+    if (is_new) made.push_back(level);
+    if (is_new || errno == EEXIST) {
       if (end == path.size()) return absl::OkStatus();
       end = path.find('/', end + 1);
       if (end == std::string::npos) end = path.size();
@@ -194,8 +197,8 @@ absl::Status Cgroup::Create(bool reuse) {
     RETURN_IF_ERROR(FAILPOINT("cgroup.create.before_mkdir"));
     const std::string mount_point = "/sys/fs/cgroup";
     const size_t before = made.size();
-    RETURN_IF_ERROR(
-        MakeLevels(mount_point, directory.path, directory.unified(), mode_ == Mode::kV2, made));
+    RETURN_IF_ERROR(MakeLevels(mount_point, directory.path, made));
+    if (mode_ == Mode::kV2) EnableControllersAbove(directory.path);
     const bool new_leaf = made.size() > before;
     if (!reuse && !new_leaf) {
       return absl::AlreadyExistsError(

@@ -146,10 +146,15 @@ TEST_F(CgroupRootTest, TellsWhenTheKernelKillsForMemory) {
   ASSERT_OK(watch);
 
   sys::Child child = Run({"/bin/sh", "-c", "'x=$(head -c 200000000 /dev/zero | tr \"\\0\" a)'"});
-  pollfd poll_fd = {watch->fd(), POLLIN, 0};
-  ASSERT_EQ(::poll(&poll_fd, 1, 20000), 1);
+  // v2's file changes with every attempt to reclaim, too: some news are none.
+  uint64_t killed = 0;
+  while (killed == 0) {
+    pollfd poll_fd = {watch->fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&poll_fd, 1, 20000), 1);
+    killed = watch->Drain();
+  }
 
-  EXPECT_GE(watch->Drain(), 1u);
+  EXPECT_GE(killed, 1u);
   EXPECT_FALSE(watch->gone());
   ASSERT_OK(child.Wait(absl::Seconds(20)));
 }

@@ -1,5 +1,6 @@
 // Further processes in a container that runs.
 #include "absl/strings/str_cat.h"
+#include "lib/cgroup/cgroup.h"
 #include "lib/sys/file.h"
 #include "tests/integration/runtime/bundle.h"
 
@@ -26,7 +27,10 @@ TEST_F(RuntimeExecTest, SeesTheContainersProcessesAndCgroup) {
       Runtime({"exec", "c", "/bin/sh", "-c", "ls -d /proc/1; cat /proc/self/cgroup"});
   EXPECT_EQ(result.code, 0) << result;
   EXPECT_THAT(result.out, HasSubstr("/proc/1"));
-  EXPECT_THAT(result.out, HasSubstr(":pids:/\n")) << "the root of the container's cgroup namespace";
+  auto layout = cgroup::Layout::Detect();
+  ASSERT_OK(layout);
+  EXPECT_THAT(result.out, HasSubstr(layout->mode == cgroup::Mode::kV2 ? "0::/\n" : ":pids:/\n"))
+      << "the root of the container's cgroup namespace";
 }
 
 TEST_F(RuntimeExecTest, TakesAProcessDocumentAndDetaches) {
