@@ -123,31 +123,44 @@ absl::Status CurlError(CURLcode code, const Transfer& transfer, const char* deta
     case CURLE_URL_MALFORMAT:
       return absl::InvalidArgumentError(text);
     case CURLE_PEER_FAILED_VERIFICATION:
+      return absl::FailedPreconditionError(absl::StrCat(
+          EscapeForTerminal(text), "; name its authority as `ca` in the registry's hosts.toml"));
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
       return absl::FailedPreconditionError(
-          absl::StrCat(text,
-                       "; install its certificate, or name the registry in "
-                       "[image] insecure_registries"));
+          absl::StrCat(EscapeForTerminal(text), "; see `ca` and `client` in the hosts.toml"));
     default:
+      // OpenSSL's words for a server that speaks TLS and refuses us: it sent an alert.
+      if (absl::StrContains(text, " alert ")) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            EscapeForTerminal(text),
+            "; if the registry wants a certificate, name one as `client` in its hosts.toml"));
+      }
       return absl::UnavailableError(EscapeForTerminal(text));
+  }
+}
+
+void SetTls(CURL* handle, const TlsSettings& tls) {
+  if (!tls.ca_pem.empty()) {
+    // Instead of the machine's bundle; its directory of authorities stays.
+    curl_blob authorities = {const_cast<char*>(tls.ca_pem.data()), tls.ca_pem.size(),
+                             CURL_BLOB_COPY};
+    curl_easy_setopt(handle, CURLOPT_CAINFO_BLOB, &authorities);
+  }
+  if (!tls.client_certificate.empty()) {
+    const std::string& key = tls.client_key.empty() ? tls.client_certificate : tls.client_key;
+    curl_easy_setopt(handle, CURLOPT_SSLCERT, tls.client_certificate.c_str());
+    curl_easy_setopt(handle, CURLOPT_SSLKEY, key.c_str());
+  }
+  if (tls.skip_verify) {
+    curl_easy_setopt(handle, CURLOPT_SSL_VERIFYPEER, 0L);
+    curl_easy_setopt(handle, CURLOPT_SSL_VERIFYHOST, 0L);
   }
 }
 
 struct FreeList {
   void operator()(curl_slist* list) const { curl_slist_free_all(list); }
 };
-
-struct FreeUrl {
-  void operator()(CURLU* url) const { curl_url_cleanup(url); }
-};
-using Url = std::unique_ptr<CURLU, FreeUrl>;
-
-std::string UrlPart(CURLU* url, CURLUPart part, unsigned flags = 0) {
-  char* text = nullptr;
-  if (curl_url_get(url, part, &text, flags) != CURLUE_OK || text == nullptr) return "";
-  std::string copy = text;
-  curl_free(text);
-  return copy;
-}
 
 }  // namespace
 
@@ -202,6 +215,11 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& request) {
   curl_easy_setopt(handle, CURLOPT_URL, request.url.c_str());
   curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(handle, CURLOPT_NOBODY, request.method == "HEAD" ? 1L : 0L);
+  if (request.method == "POST") {
+    curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE, static_cast<long>(request.body.size()));
+    curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request.body.c_str());
+  }
+  SetTls(handle, request.tls);
   curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.get());
   curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
   curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
@@ -211,6 +229,11 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& request) {
   curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
   curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME,
                    static_cast<long>(absl::ToInt64Seconds(options_.silence_timeout)));
+  // Bodies for a sink may be as large as a layer: there silence is the limit.
+  if (!request.sink) {
+    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS,
+                     static_cast<long>(absl::ToInt64Milliseconds(options_.document_timeout)));
+  }
   if (request.direct) curl_easy_setopt(handle, CURLOPT_PROXY, "");
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, detail);
   curl_easy_setopt(handle, CURLOPT_OPENSOCKETFUNCTION, &OpenSocket);
@@ -235,58 +258,6 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& request) {
     RETURN_IF_ERROR(request.on_headers(transfer.response));  // An empty body.
   }
   return std::move(transfer.response);
-}
-
-std::string UrlParts::Origin() const { return absl::StrCat(scheme, "://", host, ":", port); }
-
-absl::StatusOr<UrlParts> SplitUrl(const std::string& text) {
-  Url url(curl_url());
-  if (curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) {
-    return absl::InvalidArgumentError(absl::StrCat("'", EscapeForTerminal(text), "' is not a URL"));
-  }
-  UrlParts parts;
-  parts.scheme = UrlPart(url.get(), CURLUPART_SCHEME);
-  parts.host = UrlPart(url.get(), CURLUPART_HOST);
-  parts.port = UrlPart(url.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT);
-  parts.path = UrlPart(url.get(), CURLUPART_PATH);
-  if (const std::string query = UrlPart(url.get(), CURLUPART_QUERY); !query.empty()) {
-    parts.path += "?" + query;
-  }
-  if (absl::StartsWith(parts.host, "[")) parts.host = parts.host.substr(1, parts.host.size() - 2);
-  if ((parts.scheme != "http" && parts.scheme != "https") || parts.host.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", EscapeForTerminal(text), "' is not an http or https URL"));
-  }
-  return parts;
-}
-
-absl::StatusOr<std::string> ResolveUrl(const std::string& base, const std::string& reference) {
-  Url url(curl_url());
-  if (curl_url_set(url.get(), CURLUPART_URL, base.c_str(), 0) != CURLUE_OK ||
-      curl_url_set(url.get(), CURLUPART_URL, reference.c_str(), 0) != CURLUE_OK) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", EscapeForTerminal(reference), "' is not a URL"));
-  }
-  // User and password in a redirect would be credentials of somebody else's choice.
-  curl_url_set(url.get(), CURLUPART_USER, nullptr, 0);
-  curl_url_set(url.get(), CURLUPART_PASSWORD, nullptr, 0);
-  curl_url_set(url.get(), CURLUPART_FRAGMENT, nullptr, 0);
-  const std::string resolved = UrlPart(url.get(), CURLUPART_URL);
-  RETURN_IF_ERROR(SplitUrl(resolved).status());
-  return resolved;
-}
-
-std::string UrlEscape(absl::string_view text) {
-  std::string escaped;
-  for (unsigned char c : text) {
-    if (absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
-      escaped += static_cast<char>(c);
-    } else {
-      absl::StrAppend(&escaped, "%",
-                      absl::AsciiStrToUpper(absl::StrCat(absl::Hex(c, absl::kZeroPad2))));
-    }
-  }
-  return escaped;
 }
 
 }  // namespace gantry::image

@@ -16,6 +16,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "services/image/registry_hosts.h"
+#include "services/image/url.h"
 
 namespace gantry::image {
 
@@ -28,9 +30,11 @@ struct HttpResponse {
 };
 
 struct HttpRequest {
-  std::string method = "GET";  // Or HEAD.
+  std::string method = "GET";  // Or HEAD, or POST of a form.
   std::string url;
   std::vector<std::string> headers;  // "Name: value".
+  std::string body;                  // Of a POST, as application/x-www-form-urlencoded.
+  TlsSettings tls;
   size_t max_body_bytes = 64 << 10;  // Of HttpResponse::body.
 
   // Called with status and headers before the first byte of a 2xx body. When it answers OK the body
@@ -45,6 +49,7 @@ struct HttpRequest {
 struct HttpOptions {
   absl::Duration connect_timeout = absl::Seconds(15);
   absl::Duration silence_timeout = absl::Seconds(30);  // Less than one byte a second for so long.
+  absl::Duration document_timeout = absl::Minutes(2);  // All of an answer that is not for a sink.
 };
 
 // Thread-safe; connections are kept and used again.
@@ -66,18 +71,5 @@ class HttpClient {
   absl::Mutex mutex_;
   std::vector<void*> idle_ ABSL_GUARDED_BY(mutex_);
 };
-
-// "http" or "https", host (without brackets), port, and path with query, of an absolute URL.
-struct UrlParts {
-  std::string scheme, host, port, path;
-  std::string Origin() const;  // scheme://host:port: whom credentials belong to.
-};
-absl::StatusOr<UrlParts> SplitUrl(const std::string& url);
-
-// `reference` as seen from `base`: a Location header. Errors: InvalidArgument — not http(s).
-absl::StatusOr<std::string> ResolveUrl(const std::string& base, const std::string& reference);
-
-// `text` with everything but unreserved characters as %XX.
-std::string UrlEscape(absl::string_view text);
 
 }  // namespace gantry::image

@@ -75,7 +75,8 @@ grpc::Status ImagesService::Pull(grpc::ServerContext* context, const v1::PullReq
     RETURN_IF_ERROR(CheckReference(request->reference()));
     ASSIGN_OR_RETURN(pull.reference, oci::ImageReference::Parse(request->reference()));
     ASSIGN_OR_RETURN(pull.platform, oci::ParsePlatform(request->platform()));
-    pull.credentials = {request->username(), request->password()};
+    pull.credentials.username = request->username();
+    pull.credentials.password = request->password();
 
     ProgressWriter progress(context, writer);
     v1::PullProgress first;

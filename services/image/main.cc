@@ -29,6 +29,8 @@
 namespace gantry::image {
 namespace {
 
+constexpr char kHostsDirectory[] = "/etc/gantry/certs.d";
+
 // gantry-unpack lies beside this program, wherever that was installed.
 std::string UnpackProgram() {
   char path[PATH_MAX];
@@ -42,7 +44,10 @@ absl::Status Run(rpc::Daemon& daemon) {
   ::signal(SIGPIPE, SIG_IGN);
   // Mounts are under the runtime directory: a reboot ends both.
   const std::string scratch = daemon.runtime_directory() + "/mounts";
-  ASSIGN_OR_RETURN(Options options, ReadOptions(daemon.section(), scratch, UnpackProgram()));
+  // A suite of its own root leaves the machine's files unread.
+  const std::string hosts_directory = daemon.instance_suffix().empty() ? kHostsDirectory : "";
+  ASSIGN_OR_RETURN(Options options,
+                   ReadOptions(daemon.section(), scratch, UnpackProgram(), hosts_directory));
   RETURN_IF_ERROR(Annotate(CleanScratch(scratch), "clean up after an earlier run"));
 
   ASSIGN_OR_RETURN(std::unique_ptr<BlobStore> blobs, BlobStore::Open(daemon.state_directory()));

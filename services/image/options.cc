@@ -13,7 +13,8 @@ constexpr int64_t kMaxInteger = std::numeric_limits<int64_t>::max() / 4;
 }  // namespace
 
 absl::StatusOr<Options> ReadOptions(const config::Section& section, const std::string& scratch,
-                                    const std::string& program) {
+                                    const std::string& program,
+                                    const std::string& hosts_directory) {
   Options options;
   RegistryOptions& registry = options.registry;
   InstallerOptions& installer = options.installer;
@@ -24,6 +25,7 @@ absl::StatusOr<Options> ReadOptions(const config::Section& section, const std::s
   ASSIGN_OR_RETURN(registry.token_servers,
                    section.GetStrings("token_servers", registry.token_servers));
   ASSIGN_OR_RETURN(registry.auth_file, section.GetString("auth_file", ""));
+  ASSIGN_OR_RETURN(registry.host_directory, section.GetString("registry_hosts", hosts_directory));
   ASSIGN_OR_RETURN(const int64_t attempts, section.GetInteger("download_attempts", 5, 1, 100));
   registry.attempts = static_cast<int>(attempts);
   ASSIGN_OR_RETURN(registry.first_pause,

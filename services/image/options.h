@@ -18,8 +18,9 @@ struct Options {
   oci::ImageLimits limits;
 };
 
-// `scratch` and `program` are where this process mounts and what it starts by default.
+// `scratch`, `program` and `hosts_directory` are where this process mounts, what it starts and
+// where it looks for registry_hosts.h's files by default.
 absl::StatusOr<Options> ReadOptions(const config::Section& section, const std::string& scratch,
-                                    const std::string& program);
+                                    const std::string& program, const std::string& hosts_directory);
 
 }  // namespace gantry::image

@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "lib/archive/sha256.h"
@@ -140,6 +141,65 @@ TEST_F(PullerTest, AnIndexLeadsToTheImageOfThePlatform) {
   EXPECT_TRUE(sys::Exists(Layers(Image("a:multi"))[0] + "/amd"));
   fake_->Collect();
   EXPECT_EQ(fake_->Get("n").blobs.size(), 4u);  // Index, manifest, configuration, layer.
+}
+
+TEST_F(PullerTest, DockersTypesAndForeignLayersComeFromTheRegistryItself) {
+  const std::string tar = TarBuilder().File("x", "1").Take();
+  const std::string foreign = archive::CompressAll(Compression::kGzip, tar);
+  registry_.AddImage("a", "oci", {{tar}});
+  Registry::Session session{*oci::ImageReference::Parse(Image("a:oci")), {}, nullptr};
+  oci::Manifest manifest =
+      *oci::ParseManifest(process_->registry.FetchDocument(session, "oci")->bytes);
+  const std::string text = absl::StrCat(
+      R"({"schemaVersion":2,"mediaType":")", oci::kMediaTypeDockerManifest,
+      R"(","config":{"mediaType":")", oci::kMediaTypeDockerConfig, R"(","digest":")",
+      manifest.config.digest.str(), R"(","size":)", manifest.config.size_bytes,
+      R"(},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",)",
+      R"("digest":")", registry_.AddBlob(foreign), R"(","size":)", foreign.size(),
+      R"(,"urls":["http://198.51.100.9/evil"]}]})");
+  const std::string digest =
+      registry_.AddManifest("a", "docker", text, oci::kMediaTypeDockerManifest);
+  const std::string list = absl::StrCat(
+      R"({"schemaVersion":2,"mediaType":")", oci::kMediaTypeDockerList,
+      R"(","manifests":[{"mediaType":")", oci::kMediaTypeDockerManifest, R"(","digest":")", digest,
+      R"(","size":)", text.size(), R"(,"platform":{"os":"linux","architecture":"amd64"}}]})");
+  registry_.AddManifest("a", "list", list, oci::kMediaTypeDockerList);
+
+  ASSERT_OK(process_->Pull(Image("a:list")));
+
+  EXPECT_EQ(*sys::ReadFile(Layers(Image("a:list"))[0] + "/x"), "1");
+}
+
+TEST_F(PullerTest, OfTwoWaitersForALayerOneMayLeave) {
+  const std::string tar = BigTar("x", 1 << 20);
+  registry_.AddImage("a", "v1", {{tar, Compression::kNone}});
+  registry_.AddImage("b", "v1", {{tar, Compression::kNone}});
+  absl::Notification downloading;
+  std::atomic<bool> leave{false};
+  const std::string digest = archive::Sha256Of(tar).str();
+  registry_.Intercept([&](const FakeRequest& request, FakeAnswer* answer) {
+    if (absl::StrContains(request.path, "/v2/b/manifests")) leave = true;  // The second has come.
+    if (!absl::StrContains(request.path, digest) || downloading.HasBeenNotified()) return false;
+    answer->body = tar;
+    answer->cut_after = 1000;
+    answer->stall = true;
+    downloading.Notify();
+    return true;
+  });
+
+  absl::Status first;
+  std::thread leaver([&] {
+    Progress progress;
+    const Puller::Request request{
+        "n", *oci::ImageReference::Parse(Image("a:v1")), *oci::ParsePlatform("linux/amd64"), {}};
+    first = process_->puller.Pull(request, progress, [&leave] { return leave.load(); }).status();
+  });
+  downloading.WaitForNotification();
+  const absl::Status second = process_->Pull(Image("b:v1")).status();
+  leaver.join();
+
+  EXPECT_THAT(first, HasCode(absl::StatusCode::kCancelled));
+  EXPECT_OK(second);
 }
 
 TEST_F(PullerTest, ASecondPullFetchesNothing) {

@@ -154,6 +154,7 @@ absl::StatusOr<Credentials> FindCredentials(absl::string_view config_json,
     if (NormalRegistryKey(key) != registry) continue;
     RETURN_IF_ERROR(entry.Optional("username", &credentials.username));
     RETURN_IF_ERROR(entry.Optional("password", &credentials.password));
+    RETURN_IF_ERROR(entry.Optional("identitytoken", &credentials.identity_token));
     std::string encoded;
     RETURN_IF_ERROR(entry.Optional("auth", &encoded));
     std::string decoded;

@@ -11,12 +11,16 @@
 
 namespace gantry::image {
 
-// User and password of a registry; both empty: anonymous. Never logged, never in an error.
+// Who somebody is to a registry; all empty: anonymous. Never logged, never in an error.
 struct Credentials {
   std::string username;
   std::string password;
+  std::string identity_token;  // Buys tokens instead of user and password (OAuth2).
+  std::string header;          // A finished value of `Authorization`.
 
-  bool empty() const { return username.empty() && password.empty(); }
+  bool empty() const {
+    return username.empty() && password.empty() && identity_token.empty() && header.empty();
+  }
 };
 
 // One challenge of RFC 7235: `Bearer realm="…",service="…",scope="…"`.

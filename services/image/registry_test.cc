@@ -222,18 +222,132 @@ TEST_F(RegistryTest, ABlobLongerThanItsDescriptorIsDataLoss) {
               HasCode(absl::StatusCode::kDataLoss));
 }
 
-TEST_F(RegistryTest, OnlyLoopbackAndConfiguredHostsMayBePlain) {
-  options_.insecure = {"10.0.0.0/8", "registry.test:5000", "fd00::/8"};
+TEST_F(RegistryTest, ABusyRegistryIsLeftAloneAsLongAsItAsks) {
+  std::atomic<int> refusals{1};
+  fake_.Intercept([&](const FakeRequest& request, FakeAnswer* answer) {
+    answer->status = 429;
+    answer->headers = {"Retry-After: 1"};
+    return request.path != "/v2/" && refusals-- > 0;
+  });
+  const absl::Time start = absl::Now();
+
+  EXPECT_OK(Fetch());
+
+  EXPECT_GE(absl::Now() - start, absl::Seconds(1));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(10));
+}
+
+TEST_F(RegistryTest, ARegistryThatAsksForTooLongIsNotWaitedFor) {
+  fake_.Intercept([&](const FakeRequest& request, FakeAnswer* answer) {
+    answer->status = 503;
+    answer->headers = {"Retry-After: Fri, 31 Dec 2100 23:59:59 GMT"};
+    return request.path != "/v2/";
+  });
+
+  EXPECT_THAT(Fetch(), Fails(absl::StatusCode::kUnavailable, "left alone for 24"));
+  EXPECT_EQ(fake_.CountRequests("/manifests/"), 1u);
+}
+
+TEST_F(RegistryTest, ASilentRegistryIsGivenUp) {
+  HttpOptions options;
+  options.silence_timeout = absl::Seconds(1);
+  HttpClient http(options);
+  options_.attempts = 1;
+  fake_.Intercept([](const FakeRequest& request, FakeAnswer* answer) {
+    answer->body = "a document that does not come";
+    answer->cut_after = 5;
+    answer->stall = true;
+    return request.path != "/v2/";
+  });
+  Registry registry(http, options_);
+
+  EXPECT_THAT(registry.FetchDocument(Session(), "v1"), HasCode(absl::StatusCode::kUnavailable));
+}
+
+TEST_F(RegistryTest, ACancelledFetchEndsWhileTheRegistryIsSilent) {
+  fake_.Intercept([](const FakeRequest& request, FakeAnswer* answer) {
+    answer->stall = true;
+    return request.path != "/v2/";
+  });
+  Registry registry(http_, options_);
+  Registry::Session session = Session();
+  std::atomic<bool> cancelled{false};
+  session.cancelled = [&] {
+    if (fake_.CountRequests("/manifests/") > 0) cancelled = true;  // It has been asked.
+    return cancelled.load();
+  };
+
+  EXPECT_THAT(registry.FetchDocument(session, "v1"), HasCode(absl::StatusCode::kCancelled));
+}
+
+TEST_F(RegistryTest, AnExpiredTokenIsReplacedInTheMiddleOfAPull) {
+  std::atomic<int> sold{0};
+  fake_.Intercept([&](const FakeRequest& request, FakeAnswer* answer) {
+    if (absl::StartsWith(request.path, "/token")) {
+      answer->body = absl::StrCat(R"({"token":"t)", ++sold, R"(","expires_in":300})");
+      return true;
+    }
+    // Only the newest token is good, and it goes bad with the second document.
+    if (request.path == "/v2/") return false;
+    const bool second = absl::StrContains(request.path, "sha256");
+    if (second && sold == 1) {
+      answer->status = 401;
+    } else if (HasHeader(request, "authorization", absl::StrCat("Bearer t", sold.load()))) {
+      return false;
+    } else {
+      answer->status = 401;
+    }
+    answer->headers = {
+        absl::StrCat("WWW-Authenticate: Bearer realm=\"http://", fake_.host(), "/token\"")};
+    return true;
+  });
   Registry registry(http_, options_);
 
-  for (const char* host : {"127.0.0.1:5000", "127.9.9.9", "localhost:1", "[::1]:5000", "10.1.2.3:5",
-                           "registry.test:5000", "[fd00::1]:5000"}) {
-    EXPECT_TRUE(registry.MayBePlain(host)) << host;
+  EXPECT_OK(registry.FetchDocument(Session(), "v1"));
+  EXPECT_OK(registry.FetchDocument(Session(), digest_));
+  EXPECT_EQ(sold, 2);
+}
+
+TEST_F(RegistryTest, AnIdentityTokenBuysTokensWithoutStandingInAUrl) {
+  DemandToken(fake_, absl::StrCat("http://", fake_.host(), "/token"));
+  Credentials credentials;
+  credentials.identity_token = "s3cret/+";
+
+  ASSERT_OK(Fetch(credentials));
+
+  for (const FakeRequest& request : fake_.requests()) {
+    if (request.path != "/token") continue;
+    EXPECT_EQ(request.method, "POST");
+    EXPECT_THAT(request.body, HasSubstr("grant_type=refresh_token"));
+    EXPECT_THAT(request.body, HasSubstr("refresh_token=s3cret%2F%2B"));
+    EXPECT_THAT(request.body, HasSubstr("scope=repository%3Aa%3Apull"));
   }
-  for (const char* host : {"11.0.0.1", "registry.test", "registry.test:5001", "128.0.0.1",
-                           "localhost.example.com", "127.0.0.1.example.com", "[fe00::1]:5000"}) {
-    EXPECT_FALSE(registry.MayBePlain(host)) << host;
-  }
+  EXPECT_EQ(fake_.CountRequests("/token"), 1u);
+  EXPECT_EQ(fake_.CountRequests("s3cret"), 0u);
+}
+
+TEST_F(RegistryTest, WhatOneCallersAnswerBoughtIsNobodyElses) {
+  const std::string expected = "Basic " + absl::Base64Escape("me:secret");
+  fake_.Intercept([&](const FakeRequest& request, FakeAnswer* answer) {
+    if (request.path == "/v2/" || HasHeader(request, "authorization", expected)) return false;
+    answer->status = 401;
+    answer->headers = {"WWW-Authenticate: Basic realm=\"here\""};
+    return true;
+  });
+  Registry registry(http_, options_);
+  Registry::Session asking = Session();
+  asking.ask_id = "1";
+  asking.ask = [&](const std::string& host, const std::vector<std::string>& challenges) {
+    EXPECT_EQ(host, fake_.host());
+    EXPECT_THAT(challenges, ::testing::ElementsAre("Basic realm=\"here\""));
+    Credentials credentials;
+    credentials.username = "me";
+    credentials.password = "secret";
+    return credentials;
+  };
+
+  EXPECT_OK(registry.FetchDocument(asking, "v1"));
+  EXPECT_THAT(registry.FetchDocument(Session(), "v1"), HasCode(absl::StatusCode::kUnauthenticated));
 }
 
 }  // namespace

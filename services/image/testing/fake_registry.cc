@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,19 +22,71 @@
 namespace gantry::image {
 namespace {
 
-void SendAll(int fd, absl::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t sent = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent <= 0) return;
-    bytes.remove_prefix(static_cast<size_t>(sent));
+// One client's connection, with TLS or without.
+class Connection {
+ public:
+  Connection(int fd, SSL_CTX* context) : fd_(fd) {
+    if (context == nullptr) return;
+    tls_ = SSL_new(context);
+    SSL_set_fd(tls_, fd);
   }
+  ~Connection() { SSL_free(tls_); }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  bool Accept() {
+    if (tls_ == nullptr || SSL_is_init_finished(tls_) || SSL_accept(tls_) == 1) return true;
+    // A close with bytes unread would be a reset, which takes the alert away from the client.
+    ::shutdown(fd_, SHUT_WR);
+    char bytes[4096];
+    while (::recv(fd_, bytes, sizeof(bytes), 0) > 0) {
+    }
+    return false;
+  }
+  ssize_t Read(char* bytes, size_t size) {
+    return tls_ == nullptr ? ::recv(fd_, bytes, size, 0)
+                           : SSL_read(tls_, bytes, static_cast<int>(size));
+  }
+  void Send(absl::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t sent = tls_ == nullptr
+                               ? ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL)
+                               : SSL_write(tls_, bytes.data(), static_cast<int>(bytes.size()));
+      if (sent <= 0) return;
+      bytes.remove_prefix(static_cast<size_t>(sent));
+    }
+  }
+  // So that the client sees an orderly end.
+  void Close() {
+    if (tls_ != nullptr) SSL_shutdown(tls_);
+  }
+
+ private:
+  const int fd_;
+  SSL* tls_ = nullptr;
+};
+
+SSL_CTX* NewContext(const FakeTls& tls) {
+  if (tls.certificate.empty()) return nullptr;
+  ::signal(SIGPIPE, SIG_IGN);  // OpenSSL writes without MSG_NOSIGNAL.
+  SSL_CTX* context = SSL_CTX_new(TLS_server_method());
+  SSL_CTX_use_certificate_file(context, tls.certificate.c_str(), SSL_FILETYPE_PEM);
+  SSL_CTX_use_PrivateKey_file(context, tls.key.c_str(), SSL_FILETYPE_PEM);
+  if (!tls.client_authority.empty()) {
+    SSL_CTX_load_verify_locations(context, tls.client_authority.c_str(), nullptr);
+    // With TLS 1.3 a client learns of its refusal only after it has sent its request, or not at
+    // all.
+    SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  }
+  return context;
 }
 
-bool ReadRequest(int fd, std::string* buffer, FakeRequest* request) {
+bool ReadRequest(Connection& connection, std::string* buffer, FakeRequest* request) {
   size_t end;
   while ((end = buffer->find("\r\n\r\n")) == std::string::npos) {
     char bytes[4096];
-    const ssize_t size = ::recv(fd, bytes, sizeof(bytes), 0);
+    const ssize_t size = connection.Read(bytes, sizeof(bytes));
     if (size <= 0) return false;
     buffer->append(bytes, static_cast<size_t>(size));
   }
@@ -47,12 +101,24 @@ bool ReadRequest(int fd, std::string* buffer, FakeRequest* request) {
     request->headers[absl::AsciiStrToLower(lines[i].substr(0, colon))] =
         std::string(absl::StripAsciiWhitespace(lines[i].substr(colon + 1)));
   }
+  size_t length = 0;
+  auto found = request->headers.find("content-length");
+  if (found != request->headers.end() && !absl::SimpleAtoi(found->second, &length)) return false;
+  while (buffer->size() < length) {
+    char bytes[4096];
+    const ssize_t size = connection.Read(bytes, sizeof(bytes));
+    if (size <= 0) return false;
+    buffer->append(bytes, static_cast<size_t>(size));
+  }
+  request->body = buffer->substr(0, length);
+  buffer->erase(0, length);
   return true;
 }
 
 }  // namespace
 
 struct FakeRegistry::State {
+  SSL_CTX* context = nullptr;
   int listener = -1;
   int port = 0;
   std::thread acceptor;
@@ -99,27 +165,42 @@ struct FakeRegistry::State {
     return answer;
   }
 
+  // True when the connection goes on.
+  static bool Send(Connection& connection, int fd, const FakeAnswer& answer) {
+    std::string head = absl::StrCat("HTTP/1.1 ", answer.status,
+                                    " X\r\nContent-Length: ", answer.body.size(), "\r\n");
+    for (const std::string& header : answer.headers) absl::StrAppend(&head, header, "\r\n");
+    const bool cut = answer.cut_after >= 0;
+    if (!answer.reset || cut) {
+      connection.Send(head + "\r\n");
+      connection.Send(
+          absl::string_view(answer.body)
+              .substr(0, cut ? static_cast<size_t>(answer.cut_after) : absl::string_view::npos));
+    }
+    if (answer.stall) {
+      char byte;
+      (void)connection.Read(&byte, 1);  // Comes back when the client is gone, or we are.
+      return false;
+    }
+    if (answer.reset) {
+      const struct linger linger = {1, 0};
+      ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+      return false;
+    }
+    return !cut;
+  }
+
   void Serve(int fd) {
-    std::string buffer;
-    FakeRequest request;
-    while (ReadRequest(fd, &buffer, &request)) {
-      const FakeAnswer answer = Answer(request);
-      std::string head = absl::StrCat("HTTP/1.1 ", answer.status,
-                                      " X\r\nContent-Length: ", answer.body.size(), "\r\n");
-      for (const std::string& header : answer.headers) absl::StrAppend(&head, header, "\r\n");
-      const bool cut = answer.cut_after >= 0;
-      if (!answer.reset || cut) {
-        SendAll(fd, head + "\r\n");
-        SendAll(fd, absl::string_view(answer.body)
-                        .substr(0, cut ? static_cast<size_t>(answer.cut_after)
-                                       : absl::string_view::npos));
+    {
+      Connection connection(fd, context);
+      std::string buffer;
+      FakeRequest request;
+      while (connection.Accept() && ReadRequest(connection, &buffer, &request)) {
+        const FakeAnswer answer = Answer(request);
+        if (!Send(connection, fd, answer)) break;
+        request = FakeRequest();
       }
-      if (answer.reset) {
-        const struct linger linger = {1, 0};
-        ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-      }
-      if (cut || answer.reset) break;
-      request = FakeRequest();
+      connection.Close();
     }
     absl::MutexLock lock(&mutex);
     sockets.remove(fd);
@@ -127,8 +208,9 @@ struct FakeRegistry::State {
   }
 };
 
-FakeRegistry::FakeRegistry() : state_(std::make_unique<State>()) {
+FakeRegistry::FakeRegistry(const FakeTls& tls) : state_(std::make_unique<State>()) {
   State& state = *state_;
+  state.context = NewContext(tls);
   state.listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = {};
   address.sin_family = AF_INET;
@@ -160,6 +242,7 @@ FakeRegistry::~FakeRegistry() {
     connections.swap(state_->connections);
   }
   for (std::thread& connection : connections) connection.join();
+  SSL_CTX_free(state_->context);
 }
 
 std::string FakeRegistry::host() const { return absl::StrCat("127.0.0.1:", state_->port); }

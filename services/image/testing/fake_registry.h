@@ -19,6 +19,7 @@ struct FakeRequest {
   std::string method;
   std::string path;                            // With query.
   std::map<std::string, std::string> headers;  // Lower case.
+  std::string body;
 };
 
 struct FakeAnswer {
@@ -28,12 +29,20 @@ struct FakeAnswer {
   // Send only so many bytes of the body, then close: a truncated connection. -1: all.
   long cut_after = -1;
   bool reset = false;  // Close with RST, at once or after the cut.
+  bool stall = false;  // Say nothing more after the cut, until the client hangs up.
+};
+
+// Paths of PEM files; empty: no TLS.
+struct FakeTls {
+  std::string certificate;
+  std::string key;
+  std::string client_authority;  // Clients must show a certificate signed by it.
 };
 
 // Thread-safe.
 class FakeRegistry {
  public:
-  FakeRegistry();
+  explicit FakeRegistry(const FakeTls& tls = {});
   ~FakeRegistry();
 
   std::string host() const;  // "127.0.0.1:PORT"
