@@ -24,6 +24,7 @@ import time
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 PULL_LAYERS, PULL_LAYER_MEGABYTES = 6, 50
+IDLE_SECONDS = 2  # What a shim needs for a start goes back a moment after it.
 DEVNULL = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
 
@@ -230,15 +231,17 @@ def bench_exec(peers, rounds, results):
     report("exec IMAGE true", samples, results)
 
 
-def memory_of(program):
-    """(count, mean RSS, PSS, private KiB) of the processes running this program."""
+def memory_of(program, folder):
+    """(count, mean RSS, PSS, private KiB) of the processes running this program with `folder` on their command line."""
     rows = []
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             # By name, not by file: our shim runs from a read-only clone of its own.
-            if pathlib.Path((entry / "cmdline").read_bytes().split(b"\0")[0].decode()).name != program:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            # Others may run on this machine; ours all have a path below the folder as an argument.
+            if pathlib.Path(words[0]).name != program or str(folder) not in " ".join(words):
                 continue
             sums = {}
             for line in (entry / "smaps_rollup").read_text().splitlines()[1:]:
@@ -255,18 +258,20 @@ def bench_memory(peers, rounds, results):
     image, count = "127.0.0.1:5000/busybox:latest", 100
     start_many(lambda n: peers.gantry("run", "-d", "--name", f"mem{n}", "--network", "none", image, "sleep", "600"),
                peers.gantry_env, count, 10)
-    ours = memory_of("containerd-shim-gantry-v2")
+    time.sleep(IDLE_SECONDS)
+    ours = memory_of("containerd-shim-gantry-v2", peers.folder)
     run(peers.gantry("rm", "-f", *[f"mem{n}" for n in range(count)]), peers.gantry_env)
     peer_count = 20
     start_many(lambda n: peers.ctr("run", "-d", image, f"mem{n}", "sleep", "600"), None, peer_count, 5)
-    theirs = memory_of("containerd-shim-runc-v2")
+    time.sleep(IDLE_SECONDS)
+    theirs = memory_of("containerd-shim-runc-v2", peers.folder)
     for n in range(peer_count):
         run(peers.ctr("tasks", "rm", "-f", f"mem{n}"))
         run(peers.ctr("containers", "rm", f"mem{n}"))
     print("\nshim memory, mean per process")
     for name, (number, rss, pss, private) in {"gantry": ours, "containerd (runc)": theirs}.items():
         print(f"  {name:24} RSS {rss:8.0f} KiB  PSS {pss:8.0f} KiB  private {private:8.0f} KiB  (n {number})")
-    print("daemons, PSS KiB:", {name: round(memory_of(name)[2]) for name in
+    print("daemons, PSS KiB:", {name: round(memory_of(name, peers.folder)[2]) for name in
                                 ("gantry-metadata", "gantry-engine", "gantry-task", "gantry-snapshotter",
                                  "gantry-gateway", "gantry-image", "dockerd", "containerd")})
     results["shim memory KiB (rss, pss, private)"] = {"gantry": ours[1:], "containerd": theirs[1:]}
