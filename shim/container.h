@@ -89,6 +89,8 @@ class Container {
   // After an OK for init the container is to be dropped.
   void Delete(const std::string& exec_id, DoneWith<ProcessExit> done);
   void Wait(const std::string& exec_id, DoneWith<ProcessExit> done);
+  // Kills init and all that runs with it, then deletes the container, which is to be dropped then.
+  void End(DoneWith<ProcessExit> done);
 
   absl::StatusOr<ProcessState> State(const std::string& exec_id) const;
   absl::Status ResizePty(const std::string& exec_id, uint32_t width, uint32_t height);

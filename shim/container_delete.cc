@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
+#include "lib/log/log.h"
 #include "lib/sys/file.h"
 #include "lib/sys/mount.h"
 #include "shim/container.h"
@@ -27,6 +28,21 @@ void Container::Delete(const std::string& exec_id, DoneWith<ProcessExit> done) {
                      }
                    },
                    done});
+}
+
+void Container::End(DoneWith<ProcessExit> done) {
+  const bool runs = init_.status == TaskStatus::kRunning || init_.status == TaskStatus::kPaused ||
+                    init_.status == TaskStatus::kPausing;
+  if (!runs) return Delete("", std::move(done));
+  Wait("", [this, done, alive = alive_](const absl::StatusOr<ProcessExit>& exit) {
+    if (!exit.ok() || !*alive) return done(exit);
+    Delete("", done);
+  });
+  Kill("", SIGKILL, /*all=*/true, [this](const absl::Status& status) {
+    if (!status.ok() && !absl::IsNotFound(status)) {
+      log::Warning("could not kill a container", {{"container", id()}, {"status", status}});
+    }
+  });
 }
 
 void Container::DrainIo(Process& process, std::function<void()> then) {

@@ -11,19 +11,17 @@
 #include "lib/base/status.h"
 #include "lib/sys/file.h"
 #include "lib/sys/unique_fd.h"
-#include "lib/ttrpc/minipb.h"
 #include "runtime/runtime.h"
 #include "shim/arguments.h"
 #include "shim/assignment.h"
 #include "shim/bootstrap.h"
 #include "shim/cleanup.h"
+#include "shim/info.h"
 #include "shim/server.h"
-#include "shim/wire.h"
 
 namespace gantry::shim {
 namespace {
 
-constexpr char kVersionText[] = "containerd-shim-gantry-v2:\n  Version:  0.1.0\n";
 constexpr size_t kMaxInputBytes = 4 << 20;
 
 absl::StatusOr<std::string> ReadInput() {
@@ -33,21 +31,15 @@ absl::StatusOr<std::string> ReadInput() {
   return bytes;
 }
 
-// containerd.types.RuntimeInfo.
-std::string Info() {
-  std::string info;
-  pb::Writer writer(&info);
-  writer.String(1, "io.containerd.gantry.v2");
-  writer.Message(2, [](pb::Writer& version) { version.String(1, "0.1.0"); });
-  WriteAny(writer, 4, "types.containerd.io/opencontainers/runtime-spec/1/features/Features",
-           R"({"ociVersionMin":"1.0.0","ociVersionMax":"1.3.0"})");
-  return info;
-}
-
 absl::StatusOr<std::string> Run(Arguments arguments, char** argv) {
   RETURN_IF_ERROR(failpoint::ArmFromEnvironment());
-  if (arguments.version) return std::string(kVersionText);
-  if (arguments.info) return Info();
+  if (arguments.version) {
+    return absl::StrCat("containerd-shim-gantry-v2:\n  Version:  ", runtime::kVersion, "\n");
+  }
+  if (arguments.info) {
+    ASSIGN_OR_RETURN(const std::string input, ReadInput());
+    return RuntimeInfo(input);
+  }
   if (arguments.failpoints) return absl::StrCat(absl::StrJoin(failpoint::List(), "\n"), "\n");
   if (arguments.action == "start") {
     ASSIGN_OR_RETURN(const std::string input, ReadInput());

@@ -30,6 +30,7 @@
 #include "shim/attach_hub.h"
 #include "shim/publisher.h"
 #include "shim/reaper.h"
+#include "shim/sandbox_service.h"
 #include "shim/task_service.h"
 
 namespace gantry::shim {
@@ -110,11 +111,9 @@ class ShimServer {
       : loop_(loop),
         publisher_(loop, EventAddress(arguments), arguments.ns),
         tasks_(loop, reaper, publisher_, arguments.ns, SeccompCache(arguments), [this] { Stop(); }),
-        server_(loop,
-                [this](const ttrpc::Request& request, const ttrpc::Responder& responder) {
-                  tasks_.Handle(request, responder);
-                  SettleSoon();
-                }),
+        sandboxes_(loop, reaper, tasks_, arguments.ns, SeccompCache(arguments), [this] { Stop(); }),
+        server_(loop, [this](const ttrpc::Request& request,
+                             const ttrpc::Responder& responder) { Handle(request, responder); }),
         door_(loop, [this](const attach::Hello& hello) { return tasks_.FindHub(hello); }) {
     server_.SetForeignHandler([this](sys::UniqueFd socket) { door_.Admit(std::move(socket)); });
   }
@@ -122,6 +121,17 @@ class ShimServer {
   absl::Status Listen(sys::UniqueFd listener) { return server_.Listen(std::move(listener)); }
 
  private:
+  void Handle(const ttrpc::Request& request, const ttrpc::Responder& responder) {
+    // Whoever calls us lives, and so may its event service.
+    publisher_.Kick();
+    if (request.service == kSandboxService) {
+      sandboxes_.Handle(request, responder);
+    } else {
+      tasks_.Handle(request, responder);
+    }
+    SettleSoon();
+  }
+
   void SettleSoon() {
     if (settling_) return;
     settling_ = true;
@@ -149,6 +159,7 @@ class ShimServer {
   bool settling_ = false;
   Publisher publisher_;
   TaskService tasks_;
+  SandboxService sandboxes_;
   ttrpc::Server server_;
   AttachDoor door_;
 };

@@ -25,6 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 3:
       (void)ParseProcessRequest(bytes);
+      (void)ParseCreateSandbox(bytes);
       break;
     case 4:
       (void)ParseOptions({"containerd.runc.v1.Options", std::string(bytes)});

@@ -8,13 +8,13 @@
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/log/log.h"
+#include "runtime/runtime.h"
 #include "shim/metrics.h"
 #include "shim/wire.h"
 
 namespace gantry::shim {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
 constexpr uint32_t kTimingsField = 100;  // docs/formats/shim-timings.md
 
 void WriteTimings(pb::Writer& writer, const std::vector<StepTiming>& timings) {
@@ -102,8 +102,6 @@ TaskService::Method TaskService::FindMethod(absl::string_view name) {
 }
 
 void TaskService::Handle(const ttrpc::Request& request, const ttrpc::Responder& responder) {
-  // Whoever calls us lives, and so may its event service.
-  publisher_.Kick();
   if (request.service == "gantry.shim.v1.Logs" && request.method == "Reopen") {
     ReopenLogs(request.payload, responder);
     return;
@@ -327,7 +325,7 @@ void TaskService::Connect(absl::string_view payload, const ttrpc::Responder& res
   if (found != containers_.end()) {
     writer.Varint(2, static_cast<uint64_t>(found->second->init_pid()));
   }
-  writer.String(3, kVersion);
+  writer.String(3, runtime::kVersion);
   responder.Reply(absl::OkStatus(), answer);
 }
 
@@ -339,7 +337,21 @@ void TaskService::Shutdown(absl::string_view payload, const ttrpc::Responder& re
     if (reader.field() == 2) now = reader.boolean();
   }
   responder.Reply(absl::OkStatus());
-  if (containers_.empty() || now) shut_down_();
+  if ((containers_.empty() && !held_) || now) shut_down_();
+}
+
+void TaskService::EndAll(std::function<void()> done) {
+  // Runs when the last of the callbacks that hold it is gone: whatever became of each.
+  const std::shared_ptr<void> last(nullptr,
+                                   [this, done = std::move(done)](void*) { loop_.Post(done); });
+  std::vector<std::string> ids;  // Ending one may take it out of the map at once.
+  for (const auto& [id, container] : containers_) ids.push_back(id);
+  for (const std::string& id : ids) {
+    containers_.at(id)->End([this, last, id](const absl::StatusOr<ProcessExit>& exit) {
+      if (exit.ok()) return Drop(id);
+      log::Warning("could not end a container", {{"container", id}, {"status", exit.status()}});
+    });
+  }
 }
 
 void TaskService::ReopenLogs(absl::string_view payload, const ttrpc::Responder& responder) {

@@ -1,4 +1,4 @@
-// The shim's RPCs: containerd.task.v2.Task and v3.Task (equal), and gantry.shim.v1.Logs.
+// RPCs of containers: containerd.task.v2.Task and v3.Task (equal), and gantry.shim.v1.Logs.
 #pragma once
 
 #include <functional>
@@ -28,7 +28,10 @@ class TaskService {
   // For AttachDoor.
   absl::StatusOr<AttachHub*> FindHub(const attach::Hello& hello);
 
-  size_t container_count() const { return containers_.size(); }
+  // Held, the shim does not end with its last container.
+  void Hold(bool held) { held_ = held; }
+  // Kills and deletes all containers; `done` when none is left that could be.
+  void EndAll(std::function<void()> done);
 
  private:
   using Method = void (TaskService::*)(absl::string_view payload,
@@ -64,6 +67,7 @@ class TaskService {
   const std::string seccomp_cache_;
   const std::function<void()> shut_down_;
   std::map<std::string, std::unique_ptr<Container>> containers_;
+  bool held_ = false;
 };
 
 }  // namespace gantry::shim

@@ -156,6 +156,24 @@ absl::StatusOr<UpdateTaskRequest> ParseUpdateTask(absl::string_view bytes) {
   return request;
 }
 
+absl::StatusOr<CreateSandboxRequest> ParseCreateSandbox(absl::string_view bytes) {
+  CreateSandboxRequest request;
+  pb::Reader reader(bytes);
+  while (reader.Next()) {
+    if (reader.field() == 1) request.id = reader.text();
+    if (reader.field() == 2) request.bundle = reader.text();
+    if (reader.field() == 3) {
+      ASSIGN_OR_RETURN(request.rootfs.emplace_back(), ParseMount(reader.bytes()));
+    }
+    if (reader.field() == 4) {
+      ASSIGN_OR_RETURN(request.options, ParseAny(reader.bytes()));
+    }
+    if (reader.field() == 5) request.netns_path = reader.text();
+  }
+  if (!reader.ok()) return Malformed("CreateSandboxRequest");
+  return request;
+}
+
 absl::StatusOr<BootstrapParams> ParseBootstrapParams(absl::string_view bytes) {
   BootstrapParams params;
   pb::Reader reader(bytes);

@@ -56,6 +56,15 @@ struct UpdateTaskRequest {
   Any resources;
 };
 
+// containerd.runtime.sandbox.v1.CreateSandboxRequest.
+struct CreateSandboxRequest {
+  std::string id;
+  std::string bundle;
+  std::vector<sys::MountSpec> rootfs;
+  Any options;
+  std::string netns_path;
+};
+
 // containerd.runc.v1.Options, what we honour of it.
 struct RuncOptions {
   bool no_pivot_root = false;
@@ -87,6 +96,7 @@ absl::StatusOr<ProcessRequest> ParseProcessRequest(absl::string_view bytes);
 // Requests without exec_id (Pause, Stats, Shutdown …) keep something else in field 2 or nothing:
 // use this.
 absl::StatusOr<std::string> ParseId(absl::string_view bytes);
+absl::StatusOr<CreateSandboxRequest> ParseCreateSandbox(absl::string_view bytes);
 absl::StatusOr<UpdateTaskRequest> ParseUpdateTask(absl::string_view bytes);
 absl::StatusOr<Any> ParseAny(absl::string_view bytes);
 absl::StatusOr<BootstrapParams> ParseBootstrapParams(absl::string_view bytes);

@@ -13,12 +13,10 @@
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/sys/errno.h"
-#include "lib/sys/event_loop.h"
 #include "lib/sys/file.h"
 #include "lib/sys/mount.h"
 #include "lib/sys/socket.h"
 #include "lib/ttrpc/minipb.h"
-#include "lib/ttrpc/server.h"
 
 namespace gantry::shim::testing {
 namespace {
@@ -74,78 +72,6 @@ absl::StatusOr<int> ShimHarness::ParseStarted(const absl::StatusOr<std::string>&
     }
   }
   return pid;
-}
-
-EventDaemon::EventDaemon(std::string path) : path_(std::move(path)) { Start(); }
-
-EventDaemon::~EventDaemon() { Stop(); }
-
-void EventDaemon::Start() {
-  stop_ = false;
-  std::atomic<bool> ready{false};
-  thread_ = std::thread([this, &ready] {
-    auto loop = sys::EventLoop::Create().value();
-    ttrpc::Server server(*loop, [this](const ttrpc::Request& request,
-                                       const ttrpc::Responder& responder) {
-      if (const int code = refuse_.exchange(0); code != 0) {
-        responder.Reply(absl::Status(static_cast<absl::StatusCode>(code), "refused by the test"));
-        return;
-      }
-      Seen seen;
-      pb::Reader outer(request.payload);
-      while (outer.Next()) {
-        pb::Reader envelope(outer.bytes());
-        while (envelope.Next()) {
-          if (envelope.field() == 2) seen.ns = envelope.text();
-          if (envelope.field() == 3) seen.topic = envelope.text();
-          if (envelope.field() == 4) {
-            const Any any = ParseAny(envelope.bytes()).value();
-            seen.type_url = any.type_url;
-            seen.payload = any.value;
-          }
-        }
-      }
-      {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        events_.push_back(std::move(seen));
-      }
-      responder.Reply(absl::OkStatus());
-    });
-    sys::UniqueFd listener = sys::ListenUnix(path_).value();
-    ::fcntl(listener.get(), F_SETFL, O_NONBLOCK);
-    if (!server.Listen(std::move(listener)).ok()) abort();
-    ready = true;
-    while (!stop_) (void)loop->RunOnce(absl::Milliseconds(5));
-  });
-  while (!ready) std::this_thread::yield();
-}
-
-void EventDaemon::Stop() {
-  stop_ = true;
-  if (thread_.joinable()) thread_.join();
-  (void)sys::Unlink(path_);
-}
-
-std::vector<EventDaemon::Seen> EventDaemon::events() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return events_;
-}
-
-std::vector<std::string> EventDaemon::topics() const {
-  std::vector<std::string> topics;
-  for (const Seen& seen : events()) topics.push_back(seen.topic);
-  return topics;
-}
-
-bool EventDaemon::WaitFor(const std::string& topic, int count) const {
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  for (;;) {
-    int found = 0;
-    for (const std::string& seen : topics()) found += seen == topic;
-    if (found >= count) return true;
-    if (absl::Now() > deadline) return false;
-    ::poll(nullptr, 0, 2);
-  }
 }
 
 ShimHarness::ShimHarness(std::string binary, std::string runtime_binary)
@@ -230,9 +156,9 @@ absl::Status ShimHarness::MakeBundle(const std::string& id, const std::vector<st
                                   0644);
 }
 
-absl::StatusOr<std::string> ShimHarness::RunBinary(const std::string& id,
-                                                   const std::vector<std::string>& words,
-                                                   const std::string& input) {
+absl::StatusOr<std::string> ShimHarness::Run(const std::string& id,
+                                             const std::vector<std::string>& words,
+                                             const std::string& input) {
   int in[2], out[2];
   if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0) {
     return sys::ErrnoError(errno, "make pipes");
@@ -273,7 +199,7 @@ absl::StatusOr<std::string> ShimHarness::StartShim(const std::string& id,
   const std::string fifo = absl::StrCat(BundleOf(id), "/log");
   ::mkfifo(fifo.c_str(), 0700);
   ASSIGN_OR_RETURN(log_fifos_[id], sys::Open(fifo, O_RDWR | O_NONBLOCK));
-  ASSIGN_OR_RETURN(std::string answer, RunBinary(id, {"start"}, input));
+  ASSIGN_OR_RETURN(std::string answer, Run(id, {"start"}, input));
   std::string address = answer;
   if (const size_t at = answer.find("unix://"); at != std::string::npos) {
     address = answer.substr(at, answer.find('"', at) - at);
@@ -396,8 +322,7 @@ absl::StatusOr<int> ShimHarness::ShimPid(const std::string& id) {
 }
 
 absl::StatusOr<Exited> ShimHarness::RunDelete(const std::string& id) {
-  ASSIGN_OR_RETURN(const std::string output,
-                   RunBinary(id, {"-bundle", BundleOf(id), "delete"}, ""));
+  ASSIGN_OR_RETURN(const std::string output, Run(id, {"-bundle", BundleOf(id), "delete"}, ""));
   return ParseExit(output, 2, 3);
 }
 

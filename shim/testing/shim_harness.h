@@ -2,13 +2,10 @@
 // and benchmarks; works with containerd's own shims as well.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,37 +14,10 @@
 #include "lib/sys/process.h"
 #include "lib/sys/temp_dir.h"
 #include "lib/ttrpc/client.h"
+#include "shim/testing/event_daemon.h"
 #include "shim/wire.h"
 
 namespace gantry::shim::testing {
-
-// The daemon's event socket: keeps what was forwarded, in order. Thread-safe.
-class EventDaemon {
- public:
-  struct Seen {
-    std::string ns, topic, type_url, payload;
-  };
-  explicit EventDaemon(std::string path);
-  ~EventDaemon();
-
-  void Start();  // Done by the constructor.
-  void Stop();   // The socket is gone until Start().
-  std::vector<Seen> events() const;
-  std::vector<std::string> topics() const;
-  // Waits until `count` events with this topic were seen; false after ten seconds.
-  bool WaitFor(const std::string& topic, int count = 1) const;
-  // The next call is refused with this code, once.
-  void RefuseOnce(absl::StatusCode code) { refuse_ = static_cast<int>(code); }
-
- private:
-  void Serve();
-  const std::string path_;
-  std::atomic<bool> stop_{false};
-  std::atomic<int> refuse_{0};
-  mutable std::mutex mutex_;
-  std::vector<Seen> events_;
-  std::thread thread_;
-};
 
 struct Exited {
   int code = -1;
@@ -106,15 +76,16 @@ class ShimHarness {
   void SetFailpoints(std::string specification) { failpoints_ = std::move(specification); }
   // Pid of the serving process (Connect).
   absl::StatusOr<int> ShimPid(const std::string& id);
+  // Runs the binary in the bundle of `id` with the usual flags, `words` after them, and `input` on
+  // stdin; what it printed.
+  absl::StatusOr<std::string> Run(const std::string& id, const std::vector<std::string>& words,
+                                  const std::string& input);
   // Runs `delete`; the raw DeleteResponse.
   absl::StatusOr<Exited> RunDelete(const std::string& id);
 
  private:
   std::string CgroupName() const;
   absl::StatusOr<int> ParseStarted(const absl::StatusOr<std::string>& answer);
-  absl::StatusOr<std::string> RunBinary(const std::string& id,
-                                        const std::vector<std::string>& words,
-                                        const std::string& input);
   const std::string binary_;
   const std::string runtime_binary_;
   std::string failpoints_;

@@ -323,15 +323,14 @@ TEST_F(CommandsTest, ImagesTable) {
 
 TEST_F(CommandsTest, PullTagRemoveLoad) {
   const CommandResult pull = Ctl({"pull", "fresh"});
-  EXPECT_EQ(pull.out,
-            absl::StrCat("latest: Pulling from library/fresh\n"
-                         "aaaaaaaaaaaa: Downloading\n"
-                         "aaaaaaaaaaaa: Extracting\n"
-                         "aaaaaaaaaaaa: Pull complete\n"
-                         "Digest: sha256:",
-                         std::string(64, 'b'),
-                         "\nStatus: Downloaded newer image for fresh:latest\n"
-                         "docker.io/library/fresh:latest\n"));
+  EXPECT_EQ(pull.out, absl::StrCat("latest: Pulling from library/fresh\n"
+                                   "aaaaaaaaaaaa: Downloading\n"
+                                   "aaaaaaaaaaaa: Extracting\n"
+                                   "aaaaaaaaaaaa: Pull complete\n"
+                                   "Digest: sha256:",
+                                   std::string(64, 'b'),
+                                   "\nStatus: Downloaded newer image for fresh:latest\n"
+                                   "docker.io/library/fresh:latest\n"));
   EXPECT_EQ(Ctl({"pull", "-q", "fresh"}).out, "docker.io/library/fresh:latest\n");
   const CommandResult missing = Ctl({"pull", "no/such"});
   EXPECT_EQ(missing.code, 1);
