@@ -48,7 +48,18 @@ class SandboxTest : public ::testing::Test {
     EXPECT_OK(shim_.MakeBundle("pod", {"sh", "-c", "trap 'exit 3' TERM; sleep 100 & wait"}));
     EXPECT_OK(shim_.StartShim("pod"));
     EXPECT_OK(Create("pod"));
-    return static_cast<int>(Field(Call("StartSandbox", "pod"), 1));
+    const int pid = static_cast<int>(Field(Call("StartSandbox", "pod"), 1));
+    EXPECT_TRUE(Eventually([&] { return CatchesTerm(pid); }));
+    return pid;
+  }
+  // Whether the trap is set: before that, SIGTERM means nothing to the first process of a pid
+  // namespace.
+  static bool CatchesTerm(int pid) {
+    const std::string status = sys::ReadFile(absl::StrCat("/proc/", pid, "/status")).value_or("");
+    const size_t at = status.find("SigCgt:\t");
+    if (at == std::string::npos) return false;
+    const uint64_t caught = std::stoull(status.substr(at + 8, 16), nullptr, 16);
+    return (caught & (uint64_t{1} << (SIGTERM - 1))) != 0;
   }
   // A pod without a process of its own.
   void StartEmptyPod() {

@@ -1,5 +1,6 @@
 // The shim fails, or is killed, at every failpoint it has; then `delete` must leave nothing: no
 // process, no mount, no cgroup, no socket.
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -11,9 +12,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "lib/base/failpoint.h"
 #include "lib/sys/file.h"
 #include "lib/sys/mount.h"
 #include "lib/sys/process.h"
@@ -31,32 +32,30 @@ using testing::ShimHarness;
 const std::set<std::string> kElsewhere = {"shim.cleanup.before=kill", "shim.runtime.command=kill",
                                           "shim.io.start_logger=kill"};
 
-// The shim's own; this test links only part of its code, so that List() does not know them all.
-const char* const kOwn[] = {
-    "shim.cleanup.before",       "shim.create.after_mount",
-    "shim.create.after_runtime", "shim.create.before_mount",
-    "shim.delete.before",        "shim.delete.before_unmount",
-    "shim.exec.before",          "shim.exit.before_publish",
-    "shim.exit.before_record",   "shim.io.open",
-    "shim.io.start_logger",      "shim.log.open",
-    "shim.log.rotate",           "shim.log.write",
-    "shim.publish.send",         "shim.runtime.command",
-    "shim.start.after",          "shim.start.before",
-    "shim.start.before_answer",  "shim.start.before_spawn",
-};
-
-// All failpoints of the shim, each with `error` and with `kill`.
+// All failpoints of the shim, as it lists them itself, each with `error` and with `kill`. Nothing
+// when the binary is not there: TheShimNamesItsFailpoints says so.
 std::vector<std::string> Specifications() {
-  std::set<std::string> names(std::begin(kOwn), std::end(kOwn));
-  for (const std::string& name : failpoint::List()) names.insert(name);
   std::vector<std::string> specifications;
-  for (const std::string& name : names) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return specifications;
+  sys::UniqueFd output(ends[0]), program_end(ends[1]);
+  sys::SpawnOptions spawn;
+  spawn.argv = {BuiltBinary("containerd-shim-gantry-v2"), "-failpoints"};
+  spawn.descriptors = {{program_end.get(), 1}};
+  absl::StatusOr<sys::Child> child = sys::Spawn(spawn);
+  program_end.Reset();
+  if (!child.ok()) return specifications;
+  const std::string names = sys::ReadAll(output).value_or("");
+  (void)child->Wait(absl::Seconds(10));
+  for (absl::string_view name : absl::StrSplit(names, '\n', absl::SkipEmpty())) {
     for (const char* action : {"error", "kill"}) {
       specifications.push_back(absl::StrCat(name, "=", action));
     }
   }
   return specifications;
 }
+
+TEST(ShimFaultList, TheShimNamesItsFailpoints) { EXPECT_GT(Specifications().size(), 80u); }
 
 class ShimFaultTest : public ::testing::TestWithParam<std::string> {
  protected:
@@ -82,7 +81,23 @@ class ShimFaultTest : public ::testing::TestWithParam<std::string> {
     (void)shim_.Simple("Resume", "web");
     (void)shim_.Kill("web", SIGKILL);
     if (!shim_.Call("Wait", IdOnly(), absl::Seconds(5)).ok()) return;
-    (void)shim_.Delete("web");
+    if (!shim_.Delete("web").ok()) return;
+    LiveAsSandbox();
+  }
+  // The same bundle once more, as the process of a pod.
+  void LiveAsSandbox() {
+    const auto call = [this](const char* method, const std::string& payload) {
+      return shim_.client()
+          .Call("containerd.runtime.sandbox.v1.Sandbox", method, payload, {}, absl::Seconds(15))
+          .ok();
+    };
+    std::string payload;
+    pb::Writer writer(&payload);
+    writer.String(1, "web");
+    writer.String(2, shim_.BundleOf("web"));
+    WriteMount(writer, 3, {"bind", image_, "", {"rbind", "ro"}});
+    if (!call("CreateSandbox", payload) || !call("StartSandbox", IdOnly())) return;
+    if (call("StopSandbox", IdOnly())) (void)call("ShutdownSandbox", IdOnly());
   }
   static std::string IdOnly() {
     std::string payload;
