@@ -105,8 +105,17 @@ absl::Status ProcessSetup::EnterWorkingDirectory() {
   return absl::OkStatus();
 }
 
+// Everything but what the program shall have is closed by execve (SECURITY-RULES 1).
+absl::Status ProcessSetup::LimitDescriptors() {
+  const unsigned first = 3 + static_cast<unsigned>(plan_.kept_descriptors);
+  if (kernel::CloseRange(first, ~0u, 1u << 2 /* CLOSE_RANGE_CLOEXEC */) == 0)
+    return absl::OkStatus();
+  return ErrnoError(errno, "close the runtime's descriptors");
+}
+
 absl::Status ProcessSetup::Seal(UniqueFd* listener) {
   RETURN_IF_ERROR(FAILPOINT("runtime.process.before_capabilities"));
+  RETURN_IF_ERROR(LimitDescriptors());
   const bool early =
       plan_.filter != nullptr && (!plan_.process->no_new_privileges || plan_.filter->notifies);
   if (early) {
@@ -130,10 +139,9 @@ absl::Status ProcessSetup::Execute() {
   argv.push_back(nullptr);
   for (const std::string& entry : environment_) envp.push_back(const_cast<char*>(entry.c_str()));
   envp.push_back(nullptr);
-  const unsigned first = 3 + static_cast<unsigned>(plan_.kept_descriptors);
-  if (kernel::CloseRange(first, ~0u, 1u << 2 /* CLOSE_RANGE_CLOEXEC */) != 0) {
-    return ErrnoError(errno, "close the runtime's descriptors");
-  }
+  // Once more, for what was opened since Seal; a filter that is loaded may forbid it.
+  absl::Status closed = LimitDescriptors();
+  if (!filter_loaded_) RETURN_IF_ERROR(closed);
   if (plan_.filter != nullptr && !filter_loaded_) {
     RETURN_IF_ERROR(LoadSeccomp(*plan_.filter).status());
   }

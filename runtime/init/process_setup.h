@@ -43,8 +43,9 @@ class ProcessSetup {
   // Looks args[0] up as the user. Errors as callers know them: `exec: "x": executable file not
   // found in $PATH` (NotFound), `… permission denied`.
   absl::Status FindProgram();
-  // Capabilities as asked for, and, without no_new_privileges, the seccomp filter before them.
-  // `listener` gets the notify descriptor, if there is one.
+  // Marks all descriptors but the program's close-on-exec. Then capabilities as asked for, and,
+  // without no_new_privileges, the seccomp filter before them. `listener` gets the notify
+  // descriptor, if there is one.
   absl::Status Seal(sys::UniqueFd* listener);
   // Closes everything else, loads the filter if that is still to be done, executes. Returns only
   // errors.
@@ -55,6 +56,7 @@ class ProcessSetup {
   absl::Status SetScheduling();
   absl::Status SetMemoryPolicy();
   absl::Status EnterWorkingDirectory();
+  absl::Status LimitDescriptors();
   void MakeEnvironment();
 
   const ProcessPlan& plan_;
