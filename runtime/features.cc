@@ -87,7 +87,7 @@ std::string WriteFeatures() {
   writer.EndObject();
   writer.Key("annotations");
   writer.BeginObject();
-  writer.Member("dev.gantry.runtime.version", kVersion);
+  writer.Member("dev.gantry.runtime.version", Version());
   writer.Member("io.github.seccomp.libseccomp.version", LibseccompVersion());
   writer.Member("org.opencontainers.runc.checkpoint.enabled", "false");
   writer.EndObject();

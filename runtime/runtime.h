@@ -44,7 +44,6 @@
 
 namespace gantry::runtime {
 
-inline constexpr char kVersion[] = "0.1.0";
 // What `features` may promise.
 inline constexpr bool kIdmapMounts = true;
 inline constexpr bool kNetDevices = true;

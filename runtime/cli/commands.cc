@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "absl/strings/str_cat.h"
+#include "lib/base/version.h"
 #include "lib/sys/file.h"
 #include "runtime/seccomp.h"
 
@@ -101,9 +102,9 @@ absl::Status Print(absl::string_view text) {
 }
 
 std::string VersionText() {
-  return absl::StrCat("gantry-runtime version ", kVersion,
-                      "\ncommit: unknown\nspec: ", oci::kSpecVersion,
-                      "\nlibseccomp: ", LibseccompVersion(), "\n+CAP +SECCOMP +EBPF\n");
+  return absl::StrCat("gantry-runtime version ", Version(), "\ncommit: ", Commit(),
+                      "\nspec: ", oci::kSpecVersion, "\nlibseccomp: ", LibseccompVersion(),
+                      "\n+CAP +SECCOMP +EBPF\n");
 }
 
 const std::vector<Command>& Commands() {

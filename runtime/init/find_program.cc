@@ -81,7 +81,8 @@ absl::Status CheckNamedProgram(const std::string& name, const std::string& quote
       return absl::NotFoundError(
           absl::StrCat(quoted, "stat ", EscapeForTerminal(name), ": no such file or directory"));
     case EISDIR:
-      return absl::PermissionDeniedError(absl::StrCat(quoted, "is a directory"));
+      // The second half is what Docker's client before version 23 looks for.
+      return absl::PermissionDeniedError(absl::StrCat(quoted, "is a directory: permission denied"));
     case EACCES:
       return absl::PermissionDeniedError(absl::StrCat(quoted, "permission denied"));
     default:

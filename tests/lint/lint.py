@@ -174,7 +174,7 @@ def check_headers(tree):
 def check_format(tree):
     """clang-format has nothing to change."""
     def differing(names):
-        done = subprocess.run(['clang-format', '--dry-run', '-Werror', '-ferror-limit=1', *names],
+        done = subprocess.run(['clang-format-14', '--dry-run', '-Werror', '-ferror-limit=1', *names],
                               cwd=tree.root, capture_output=True, text=True)
         return done.stderr if done.returncode != 0 else ''
 
@@ -300,7 +300,7 @@ def main():
     options = parser.parse_args()
     tree = Tree(options.root, options.build)
     if options.fix_format:
-        subprocess.run(['clang-format', '-i', *tree.cpp], cwd=options.root, check=True)
+        subprocess.run(['clang-format-14', '-i', *tree.cpp], cwd=options.root, check=True)
     for name in options.rules or rules():
         rules()[name](tree)
     for line in tree.warnings + tree.findings:

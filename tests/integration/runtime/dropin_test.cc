@@ -168,8 +168,10 @@ TEST_F(RuntimeDropInTest, DockerRunsItBesideItsOwn) {
       RunShell(run + "--rm bb /bin/sh -c 'echo hello; grep Seccomp: /proc/self/status; exit 4'");
   EXPECT_EQ(once.code, 4) << once;
   EXPECT_EQ(once.out, "hello\nSeccomp:\t2\n");
-  EXPECT_EQ(RunShell(run + "--rm bb nosuch").code, 127);
-  EXPECT_EQ(RunShell(run + "--rm bb /etc").code, 126);
+  const CommandResult missing = RunShell(run + "--rm bb nosuch");
+  EXPECT_EQ(missing.code, 127) << missing;
+  const CommandResult directory = RunShell(run + "--rm bb /etc");
+  EXPECT_EQ(directory.code, 126) << directory;
   CommandResult detached =
       RunShell(run + "-d --name dd --memory 64m --cpus 0.5 --pids-limit 50 bb /bin/sleep 1000");
   ASSERT_EQ(detached.code, 0) << detached;
