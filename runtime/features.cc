@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/version.h"
 #include "lib/json/json.h"
 #include "lib/oci/spec.h"
 #include "runtime/init/mount_plan.h"

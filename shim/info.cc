@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "lib/base/status.h"
+#include "lib/base/version.h"
 #include "lib/json/json.h"
 #include "lib/sys/errno.h"
 #include "lib/sys/file.h"
@@ -49,7 +50,7 @@ absl::StatusOr<std::string> RuntimeInfo(absl::string_view input) {
   std::string info;
   pb::Writer writer(&info);
   writer.String(1, "io.containerd.gantry.v2");
-  writer.Message(2, [](pb::Writer& version) { version.String(1, runtime::kVersion); });
+  writer.Message(2, [](pb::Writer& version) { version.String(1, Version()); });
   if (!any.type_url.empty()) WriteAny(writer, 3, any.type_url, any.value);
   if (features.ok()) {
     WriteAny(writer, 4, "types.containerd.io/opencontainers/runtime-spec/1/features/Features",

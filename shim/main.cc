@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
+#include "lib/base/version.h"
 #include "lib/sys/file.h"
 #include "lib/sys/unique_fd.h"
 #include "runtime/runtime.h"
@@ -34,7 +35,7 @@ absl::StatusOr<std::string> ReadInput() {
 absl::StatusOr<std::string> Run(Arguments arguments, char** argv) {
   RETURN_IF_ERROR(failpoint::ArmFromEnvironment());
   if (arguments.version) {
-    return absl::StrCat("containerd-shim-gantry-v2:\n  Version:  ", runtime::kVersion, "\n");
+    return absl::StrCat("containerd-shim-gantry-v2:\n  Version:  ", Version(), "\n");
   }
   if (arguments.info) {
     ASSIGN_OR_RETURN(const std::string input, ReadInput());

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
+#include "lib/base/version.h"
 #include "lib/log/log.h"
 #include "runtime/runtime.h"
 #include "shim/metrics.h"
@@ -325,7 +326,7 @@ void TaskService::Connect(absl::string_view payload, const ttrpc::Responder& res
   if (found != containers_.end()) {
     writer.Varint(2, static_cast<uint64_t>(found->second->init_pid()));
   }
-  writer.String(3, runtime::kVersion);
+  writer.String(3, Version());
   responder.Reply(absl::OkStatus(), answer);
 }
 
