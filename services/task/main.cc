@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/status.h"
@@ -15,6 +16,7 @@
 #include "services/task/event_server.h"
 #include "services/task/loop_thread.h"
 #include "services/task/metadata_client.h"
+#include "services/task/publish.h"
 #include "services/task/shim_launcher.h"
 #include "services/task/shim_logs.h"
 #include "services/task/task_audit.h"
@@ -98,6 +100,10 @@ absl::Status Run(rpc::Daemon& daemon) {
 
 }  // namespace
 
-int Main(int argc, char** argv) { return rpc::RunDaemon(argc, argv, "task", Run); }
+int Main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (IsPublish(words)) return PublishMain(words);
+  return rpc::RunDaemon(argc, argv, "task", Run);
+}
 
 }  // namespace gantry::task

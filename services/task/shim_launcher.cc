@@ -61,10 +61,17 @@ std::string Shown(const std::string& output) {
   return EscapeForTerminal(absl::StripAsciiWhitespace(output).substr(0, 4096));
 }
 
+// This process's program by the name that understands `publish`; all daemons are one file.
+std::string PublishBinary() {
+  const std::string self = sys::ReadSymlink("/proc/self/exe").value_or("");
+  const std::string named = absl::StrCat(self.substr(0, self.rfind('/') + 1), "gantry-task");
+  return sys::Exists(named) ? named : self;
+}
+
 }  // namespace
 
 ShimLauncher::ShimLauncher(LaunchOptions options)
-    : options_(std::move(options)), self_(sys::ReadSymlink("/proc/self/exe").value_or("")) {}
+    : options_(std::move(options)), publish_binary_(PublishBinary()) {}
 
 absl::StatusOr<LaunchedShim> ShimLauncher::Launch(const ShimSpec& spec, const Bundle& bundle) {
   RETURN_IF_ERROR(FAILPOINT("task.launch.before_start"));
@@ -309,7 +316,7 @@ std::vector<std::string> ShimLauncher::Arguments(const ShimSpec& spec) const {
       spec.binary, "-namespace", spec.ns, "-address", options_.gateway_socket, "-id", spec.id};
   if (!IsOwnShim(spec.binary)) {
     arguments.push_back("-publish-binary");
-    arguments.push_back(self_);
+    arguments.push_back(publish_binary_);
   }
   return arguments;
 }
@@ -331,7 +338,7 @@ std::string ShimLauncher::BootstrapInput(const ShimSpec& spec) const {
   params.set_containerd_version(kContainerdVersion);
   params.set_containerd_ttrpc_address(options_.events_socket);
   params.set_containerd_grpc_address(options_.gateway_socket);
-  params.set_containerd_binary(self_);
+  params.set_containerd_binary(publish_binary_);
   if (!spec.options.type_url().empty()) *params.add_extensions()->mutable_value() = spec.options;
   return params.SerializeAsString();
 }

@@ -115,7 +115,7 @@ class ShimLauncher {
   std::string BootstrapInput(const ShimSpec& spec) const;
 
   const LaunchOptions options_;
-  const std::string self_;
+  const std::string publish_binary_;
   absl::Mutex mutex_;
   // Binaries (inode, modification time) that refused BootstrapParams.
   std::map<std::pair<uint64_t, int64_t>, bool> wants_options_ ABSL_GUARDED_BY(mutex_);

@@ -28,6 +28,30 @@ class CtrTest : public testing::SuiteTest {
   }
 };
 
+// `ctr events`, writing into a file; it sees everything that happens after it was made.
+class EventStream {
+ public:
+  EventStream(const std::string& socket, std::string path) : path_(std::move(path)) {
+    const std::string ctr = "ctr -a " + socket;
+    // A subscription says nothing when it stands, so events are made until one is seen.
+    const CommandResult started = testing::RunShell(absl::StrCat(
+        ctr, " events > ", path_, " 2>&1 < /dev/null & echo $!; for i in $(seq 200); do ", ctr,
+        " namespaces label default probe=$i; grep -q namespaces/update ", path_,
+        " && exit 0; done; exit 1"));
+    EXPECT_EQ(started.code, 0) << started;
+    pid_ = started.out.substr(0, started.out.find('\n'));
+  }
+  ~EventStream() { (void)testing::RunShell("kill " + pid_); }
+  EventStream(const EventStream&) = delete;
+  EventStream& operator=(const EventStream&) = delete;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+  std::string pid_;
+};
+
 TEST_F(CtrTest, VersionAndPlugins) {
   const CommandResult version = Ctr({"version"});
   EXPECT_EQ(version.code, 0) << version;
@@ -89,19 +113,35 @@ TEST_F(CtrTest, NamespacesAndLeases) {
 }
 
 TEST_F(CtrTest, EventsAreStreamed) {
-  const CommandResult result = testing::RunShell(
-      absl::StrCat("ctr -a ", suite_->run(), "/gantry.sock events > ", suite_->root(),
-                   "/events & pid=$!; "
-                   "for i in 1 2 3 4 5 6 7 8 9 10; do ctr -a ",
-                   suite_->run(), "/gantry.sock run --rm ", Image(),
-                   " ev$i true; "
-                   "grep -q tasks/exit ",
-                   suite_->root(), "/events && break; done; sleep 0.2; kill $pid"));
-  const std::string events = *sys::ReadFile(suite_->root() + "/events");
+  const EventStream stream(suite_->run() + "/gantry.sock", suite_->root() + "/events");
+
+  const CommandResult result = Ctr({"run", "--rm", Image(), "ev", "true"});
+
+  // Of one container the last event is this one.
+  EXPECT_TRUE(Eventually("grep -q /containers/delete " + stream.path())) << result;
+  EXPECT_TRUE(Eventually("grep -q /tasks/delete " + stream.path())) << result;
+  const std::string events = *sys::ReadFile(stream.path());
   for (const char* topic : {"/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit",
                             "/tasks/delete", "/containers/delete", "/snapshot/prepare"}) {
     EXPECT_THAT(events, HasSubstr(topic)) << result;
   }
+}
+
+TEST_F(CtrTest, AShimMayPublishByExecutingOurBinary) {
+  const EventStream stream(suite_->run() + "/gantry.sock", suite_->root() + "/events");
+  const std::string publish = absl::StrCat(testing::BinDirectory(), "/gantry-task --address ",
+                                           suite_->run(), "/gantry.sock publish ");
+  // A google.protobuf.Any of containerd.events.TaskOOM for the container "c9".
+  const std::string any = R"(printf '\n\031containerd.events.TaskOOM\022\004\n\002c9')";
+
+  const CommandResult result = testing::RunShell(
+      absl::StrCat(any, " | ", publish, "--topic /tasks/oom --namespace default"));
+
+  EXPECT_EQ(result.code, 0) << result;
+  EXPECT_TRUE(Eventually("grep -q '/tasks/oom.*c9' " + stream.path()));
+  const CommandResult refused = testing::RunShell(absl::StrCat("echo | ", publish, "--topic /x"));
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("--namespace is missing"));
 }
 
 class MetricsTest : public testing::SuiteTest {
