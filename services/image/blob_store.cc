@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
+#include "lib/log/log.h"
 #include "lib/sys/errno.h"
 #include "lib/sys/file.h"
 
@@ -41,6 +42,12 @@ void SpreadDirectories(const std::string& path) {
   if (!fd.ok() || ::ioctl(fd.get(), FS_IOC_GETFLAGS, &flags) != 0) return;
   flags |= FS_TOPDIR_FL;
   (void)::ioctl(fd.get(), FS_IOC_SETFLAGS, &flags);
+}
+
+// Whether a record that failed so may have been made all the same.
+bool MayBeRecorded(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsCancelled(status) || absl::IsUnknown(status) || absl::IsInternal(status);
 }
 
 absl::Status Broken() {
@@ -173,6 +180,24 @@ absl::Status BlobStore::RemoveIngest(const std::string& backend_id) {
   return sys::RemoveTree(IngestPath(backend_id));
 }
 
+absl::Status BlobStore::DropIngest(const std::string& backend_id) {
+  RETURN_IF_ERROR(CheckBackendId(backend_id));
+  absl::MutexLock lock(&mutex_);
+  if (!held_ingests_.contains(backend_id)) return sys::RemoveTree(IngestPath(backend_id));
+  dropped_ingests_.insert(backend_id);
+  return absl::OkStatus();
+}
+
+void BlobStore::LetGo(const std::string& backend_id) {
+  absl::MutexLock lock(&mutex_);
+  held_ingests_.erase(backend_id);
+  if (dropped_ingests_.erase(backend_id) == 0) return;
+  if (absl::Status removed = sys::RemoveTree(IngestPath(backend_id)); !removed.ok()) {
+    log::Warning("an ingest without a record stays until the next look at all of them",
+                 {{"ingest", backend_id}, {"error", removed}});
+  }
+}
+
 absl::Status BlobStore::Sync(int fd, absl::string_view what) {
   {
     absl::MutexLock lock(&mutex_);
@@ -203,10 +228,7 @@ absl::Status BlobStore::WithBlob(const Digest& digest,
   return record(size);
 }
 
-Ingest::~Ingest() {
-  absl::MutexLock lock(&store_.mutex_);
-  store_.held_ingests_.erase(id_);
-}
+Ingest::~Ingest() { store_.LetGo(id_); }
 
 absl::Status Ingest::Load() {
   const std::string directory = store_.IngestPath(id_);
@@ -276,10 +298,10 @@ absl::Status Ingest::Commit(const Digest& expected, const std::function<absl::St
   RETURN_IF_ERROR(sys::Rename(directory + "/data", blob));
   ASSIGN_OR_RETURN(sys::UniqueFd parent, sys::Open(blobs, O_RDONLY | O_DIRECTORY));
   RETURN_IF_ERROR(store_.Sync(parent.get(), "the directory of blobs"));
-  RETURN_IF_ERROR(FAILPOINT("image.commit.before_record"));
-  absl::Status recorded = record();
+  absl::Status recorded = FAILPOINT("image.commit.before_record");
+  if (recorded.ok()) recorded = record();
   if (!recorded.ok() && !absl::IsAlreadyExists(recorded)) {
-    if (!existed) {
+    if (!existed && !MayBeRecorded(recorded)) {
       (void)::fchmod(data_.get(), 0600);
       (void)sys::Rename(blob, directory + "/data");
     }

@@ -49,9 +49,11 @@ class Ingest {
   absl::StatusOr<sys::UniqueFd> OpenForReading() const;
 
   // Makes the bytes a blob: syncs, renames, syncs the directory, then calls `record`, which makes
-  // it known to metadata. No collection of this digest can come between. When `record` fails with
-  // anything but AlreadyExists the ingest is as before. The ingest ends with OK and AlreadyExists.
-  // Errors: DataLoss — the bytes are not those of `expected`; what `record` said.
+  // it known to metadata. No collection of this digest can come between. The ingest ends with OK
+  // and AlreadyExists. When `record` says no, the ingest is as before. When nobody knows what it
+  // did (Unavailable, DeadlineExceeded …) the bytes stay a blob, since it may be recorded, and the
+  // ingest is empty: metadata knows what of the two is garbage, and tells. Errors: DataLoss — the
+  // bytes are not those of `expected`; what `record` said.
   absl::Status Commit(const Digest& expected, const std::function<absl::Status()>& record);
 
  private:
@@ -90,6 +92,8 @@ class BlobStore {
   absl::StatusOr<IngestState> StatIngest(const std::string& backend_id) const;
   // Fine when it is not there. Errors: Unavailable — a writer holds it.
   absl::Status RemoveIngest(const std::string& backend_id);
+  // Removes an ingest that metadata has no record of: now, or as soon as its writer lets go of it.
+  absl::Status DropIngest(const std::string& backend_id);
   absl::StatusOr<std::vector<std::string>> ListIngests() const;
 
   // Runs `decide` (which asks metadata) and, when that is OK, removes the blob's bytes and runs
@@ -108,6 +112,7 @@ class BlobStore {
   std::string BlobPath(const Digest& digest) const;
   std::string IngestPath(const std::string& backend_id) const;
   absl::Status Sync(int fd, absl::string_view what);
+  void LetGo(const std::string& backend_id);
 
   // Marks `key` as taken until destruction, waiting for the one who has it.
   class Hold;
@@ -116,6 +121,8 @@ class BlobStore {
   mutable absl::Mutex mutex_;
   absl::flat_hash_set<std::string> held_digests_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<std::string> held_ingests_ ABSL_GUARDED_BY(mutex_);
+  // Of the held ones: to be removed when they are let go of.
+  absl::flat_hash_set<std::string> dropped_ingests_ ABSL_GUARDED_BY(mutex_);
   // After a failed fsync the kernel may have dropped pages and forgotten: nothing more is committed
   // (SECURITY-RULES 39).
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;

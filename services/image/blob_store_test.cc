@@ -73,18 +73,45 @@ TEST_F(BlobStoreTest, OtherBytesAreNotCommitted) {
   EXPECT_THAT(*store_->ListBlobs(), IsEmpty());
 }
 
-TEST_F(BlobStoreTest, WhenTheRecordFailsTheIngestIsAsBefore) {
+TEST_F(BlobStoreTest, WhenTheRecordIsRefusedTheIngestIsAsBefore) {
   std::unique_ptr<Ingest> ingest = *store_->OpenIngest("i1");
   ASSERT_OK(ingest->Append("hello"));
 
-  EXPECT_THAT(ingest->Commit(hello_, [] { return absl::UnavailableError("metadata is away"); }),
-              HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(ingest->Commit(hello_, [] { return absl::ResourceExhaustedError("disk full"); }),
+              HasCode(absl::StatusCode::kResourceExhausted));
 
   EXPECT_THAT(*store_->ListBlobs(), IsEmpty());
   ingest.reset();
   ingest = *store_->OpenIngest("i1");
   EXPECT_EQ(ingest->offset(), 5u);
   EXPECT_OK(ingest->Commit(hello_, Ok));
+}
+
+// The answer got lost: who was told meanwhile that the blob is there must find its bytes.
+TEST_F(BlobStoreTest, WhenNobodyKnowsWhetherItIsRecordedTheBlobStays) {
+  std::unique_ptr<Ingest> ingest = *store_->OpenIngest("i1");
+  ASSERT_OK(ingest->Append("hello"));
+
+  EXPECT_THAT(ingest->Commit(hello_, [] { return absl::UnavailableError("connection reset"); }),
+              HasCode(absl::StatusCode::kUnavailable));
+
+  EXPECT_EQ(*store_->BlobSize(hello_), 5u);
+  EXPECT_EQ(*store_->ReadBlob(hello_, 100), "hello");
+}
+
+TEST_F(BlobStoreTest, ADroppedIngestGoesWhenItsWriterDoes) {
+  std::unique_ptr<Ingest> ingest = *store_->OpenIngest("held");
+  ASSERT_OK(store_->OpenIngest("free"));
+  EXPECT_OK(store_->DropIngest("free"));
+  EXPECT_OK(store_->DropIngest("never-there"));
+  EXPECT_OK(store_->DropIngest("held"));
+  EXPECT_THAT(*store_->ListIngests(), ElementsAre("held"));
+  EXPECT_OK(ingest->Append("still writable"));
+
+  ingest.reset();
+
+  EXPECT_THAT(*store_->ListIngests(), IsEmpty());
+  EXPECT_EQ((*store_->OpenIngest("held"))->offset(), 0u) << "a name may come again";
 }
 
 TEST_F(BlobStoreTest, AFailureAtEveryStepOfACommitKeepsTheBytes) {

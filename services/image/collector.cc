@@ -1,5 +1,6 @@
 #include "services/image/collector.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -11,8 +12,10 @@
 namespace gantry::image {
 namespace {
 
-constexpr absl::Duration kRetryPause = absl::Seconds(1);
-constexpr absl::Duration kIngestSweepInterval = absl::Minutes(1);
+constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+constexpr absl::Duration kLongestPause = absl::Seconds(10);
+// Then everything is looked at anew.
+constexpr absl::Duration kLongestWatch = absl::Minutes(10);
 
 absl::StatusOr<std::set<std::string>> RecordedDigests(Metadata& metadata) {
   std::set<std::string> recorded;
@@ -50,52 +53,49 @@ void Collector::Stop() {
 }
 
 // False when it is time to stop.
-bool Collector::PauseBeforeRetry() {
+bool Collector::Pause(absl::Duration length) {
   absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kRetryPause);
+  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), length);
 }
 
 void Collector::Run() {
+  absl::Duration pause = kFirstPause;
   bool told = false;
   do {
-    absl::Status status = absl::OkStatus();
-    if (!repaired_) {
-      status = Repair();
-      repaired_ = status.ok();
+    const absl::Time began = absl::Now();
+    const absl::Status status = Watch();
+    // One that lasted has shown that what went wrong before is over.
+    if (status.ok() || absl::Now() - began > kLongestPause) {
+      pause = kFirstPause;
+      told = false;
+    } else {
+      pause = std::min(pause * 2, kLongestPause);
     }
-    // Whatever ended the watch may have ended pulls, too.
-    if (status.ok()) status = RemoveOrphanedIngests();
-    if (status.ok()) {
-      absl::StatusOr<std::vector<Digest>> known = blobs_.ListBlobs();
-      status = known.status();
-      if (known.ok()) {
-        status = metadata_.WatchGarbage(
-            *known,
-            [this](std::function<void()> stop) {
-              absl::MutexLock lock(&mutex_);
-              stop_watch_ = std::move(stop);
-              if (stopping_ && stop_watch_) stop_watch_();
-            },
-            [this](const Digest& digest) {
-              Remove(digest);
-              // Where blobs go, ingests may have expired too; metadata does not announce those.
-              if (absl::Now() - swept_ingests_ > kIngestSweepInterval) {
-                if (absl::Status swept = RemoveOrphanedIngests(); !swept.ok()) {
-                  log::Warning("ingests could not be swept", {{"error", swept}});
-                }
-              }
-            });
-      }
-    }
-    // Metadata comes and goes with upgrades: said once, not every second. Cancelled: by Stop.
+    // Metadata comes and goes with upgrades: said once, not at every attempt. Cancelled: by Stop.
     if (!status.ok() && !absl::IsCancelled(status) && !told) {
-      log::Info("waiting for metadata to say what is garbage", {{"reason", status}});
+      log::Warning("the collection of garbage was interrupted; trying again", {{"reason", status}});
       told = true;
     }
-  } while (PauseBeforeRetry());
+  } while (Pause(pause));
 }
 
-absl::Status Collector::Repair() { return EndForgottenLeases(); }
+absl::Status Collector::Watch() {
+  if (!leases_ended_) RETURN_IF_ERROR(EndForgottenLeases());
+  leases_ended_ = true;
+  postponed_ = absl::OkStatus();
+  Metadata::GarbageWatch watch;
+  ASSIGN_OR_RETURN(watch.known_blobs, blobs_.ListBlobs());
+  ASSIGN_OR_RETURN(watch.known_ingests, blobs_.ListIngests());
+  watch.on_blob = [this](const Digest& digest) { RemoveBlob(digest); };
+  watch.on_ingest = [this](const std::string& backend_id) { RemoveIngest(backend_id); };
+  watch.on_stop = [this](std::function<void()> stop) {
+    absl::MutexLock lock(&mutex_);
+    stop_watch_ = std::move(stop);
+    if (stopping_ && stop_watch_) stop_watch_();
+  };
+  const absl::Status ended = metadata_.WatchGarbage(watch, kLongestWatch);
+  return postponed_.ok() ? ended : postponed_;
+}
 
 // Leases of pulls that a killed process was doing: what they hold may be collected now.
 absl::Status Collector::EndForgottenLeases() {
@@ -115,20 +115,7 @@ absl::Status Collector::EndForgottenLeases() {
   return absl::OkStatus();
 }
 
-absl::Status Collector::RemoveOrphanedIngests() {
-  swept_ingests_ = absl::Now();
-  // First what is on disk, then what is recorded: an ingest that begins in between is recorded.
-  ASSIGN_OR_RETURN(const std::vector<std::string> on_disk, blobs_.ListIngests());
-  ASSIGN_OR_RETURN(const std::set<std::string> recorded, RecordedIngests(metadata_));
-  for (const std::string& id : on_disk) {
-    if (recorded.count(id) > 0) continue;
-    const absl::Status removed = blobs_.RemoveIngest(id);
-    if (!removed.ok()) log::Warning("an orphaned ingest stays", {{"error", removed}});
-  }
-  return absl::OkStatus();
-}
-
-void Collector::Remove(const Digest& digest) {
+void Collector::RemoveBlob(const Digest& digest) {
   const absl::Status removed = blobs_.RemoveBlob(
       digest, [&] { return metadata_.ClaimBlob(digest); },
       [&] { return metadata_.ReleaseBlob(digest, true); });
@@ -138,10 +125,22 @@ void Collector::Remove(const Digest& digest) {
   }
   // Back in use is as good as gone.
   if (absl::IsFailedPrecondition(removed)) return;
-  log::Warning("a blob could not be removed; tried again soon",
-               {{"digest", digest.str()}, {"error", removed}});
   (void)metadata_.ReleaseBlob(digest, false);
-  // The next watch begins after a pause, and is told of this blob again.
+  Postpone("blob", digest.str(), removed);
+}
+
+void Collector::RemoveIngest(const std::string& backend_id) {
+  const absl::Status removed = blobs_.DropIngest(backend_id);
+  if (removed.ok()) {
+    log::Debug("removed an ingest", {{"ingest", backend_id}});
+  } else {
+    Postpone("ingest", backend_id, removed);
+  }
+}
+
+// The next watch begins after a pause, and is told of this again.
+void Collector::Postpone(absl::string_view what, const std::string& name, const absl::Status& why) {
+  if (postponed_.ok()) postponed_ = Annotate(why, absl::StrCat("remove ", what, " '", name, "'"));
   absl::MutexLock lock(&mutex_);
   if (stop_watch_) stop_watch_();
 }
@@ -164,9 +163,12 @@ absl::Status Collector::Audit(rpc::AuditReport& report) {
   }
   ASSIGN_OR_RETURN(const std::vector<std::string> ingests, blobs_.ListIngests());
   ASSIGN_OR_RETURN(const std::set<std::string> recorded_ingests, RecordedIngests(metadata_));
+  // Committed or removed while we looked: only what is still there counts.
+  ASSIGN_OR_RETURN(const std::vector<std::string> after, blobs_.ListIngests());
+  const std::set<std::string> still(after.begin(), after.end());
   report.checked["ingest"] = ingests.size();
   for (const std::string& id : ingests) {
-    if (recorded_ingests.count(id) > 0) continue;
+    if (recorded_ingests.count(id) > 0 || still.count(id) == 0) continue;
     report.findings.push_back(
         {"ingest", id, "is on disk, but not recorded", "restart gantry-image, which removes it"});
   }

@@ -1,10 +1,12 @@
 #include "services/image/collector.h"
 
+#include <functional>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "lib/archive/sha256.h"
+#include "lib/base/failpoint.h"
 #include "lib/testing/status_matchers.h"
 #include "services/image/testing/fake_metadata.h"
 #include "services/image/testing/fake_registry.h"
@@ -36,14 +38,20 @@ class CollectorTest : public ::testing::Test {
 
   // Until the deadline of the test.
   bool BlobsBecome(size_t count) {
+    return Become([&] { return process_->blobs->ListBlobs()->size() == count; });
+  }
+  bool IngestsBecome(size_t count) {
+    return Become([&] { return process_->blobs->ListIngests()->size() == count; });
+  }
+  bool Become(const std::function<bool()>& condition) {
     const absl::Time deadline = absl::Now() + absl::Seconds(20);
     absl::Mutex mutex;
     absl::MutexLock lock(&mutex);
     absl::CondVar never;
-    while (process_->blobs->ListBlobs()->size() != count && absl::Now() < deadline) {
+    while (!condition() && absl::Now() < deadline) {
       never.WaitWithTimeout(&mutex, absl::Milliseconds(10));
     }
-    return process_->blobs->ListBlobs()->size() == count;
+    return condition();
   }
 
   sys::TempDir temp_ = *sys::TempDir::Create();
@@ -83,6 +91,33 @@ TEST_F(CollectorTest, AStartRemovesWhatAKilledProcessLeft) {
   EXPECT_EQ(fake_->Get("n").leases.count("gantry-image-old-1"), 0u);
   EXPECT_EQ(fake_->Get("n").leases.count("of-a-client"), 1u);
   EXPECT_EQ(Findings(), 0u);
+}
+
+TEST_F(CollectorTest, AnIngestGoesWithItsRecord) {
+  process_->collector.Start();
+  Metadata& metadata = process_->metadata;
+  const Caller caller{"n", ""};
+  ASSERT_OK(metadata.CreateLease(caller, "pull", {}));
+  absl::StatusOr<metadata::v1::BeginIngestResponse> leased =
+      metadata.BeginIngest({"n", "pull"}, "leased", "", 0);
+  ASSERT_OK(leased);
+  ASSERT_OK((*process_->blobs->OpenIngest(leased->backend_id()))->Append("half a lay"));
+
+  ASSERT_OK(metadata.DeleteLease(caller, "pull"));
+  fake_->Collect();
+
+  EXPECT_TRUE(IngestsBecome(0));
+  EXPECT_EQ(Findings(), 0u);
+}
+
+TEST_F(CollectorTest, WhatCouldNotBeRemovedIsTriedAgain) {
+  process_->collector.Start();
+  ASSERT_OK(failpoint::Arm("image.blob.before_unlink=error@1"));
+
+  ASSERT_OK(process_->catalog.Remove("n", Name(), false));
+
+  EXPECT_TRUE(BlobsBecome(0));
+  failpoint::DisarmAll();
 }
 
 TEST_F(CollectorTest, TheAuditNamesRecordsWithoutBytes) {

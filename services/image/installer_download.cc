@@ -34,7 +34,9 @@ absl::Status Installer::ObtainLayer(Job& job, Layer& layer) {
     absl::StatusOr<metadata::v1::BeginIngestResponse> begun =
         metadata_.BeginIngest(caller, ref, digest.str(), layer.descriptor.size_bytes);
     absl::Status visible = begun.status();
-    if (begun.ok() && begun->shared()) {
+    // Bytes without a record are as good: they were checked before they became a blob, and their
+    // record failed (metadata was away).
+    if (begun.ok() && (begun->shared() || blobs_.BlobSize(digest).ok())) {
       StringMap labels = job.request.source->Labels();
       labels[kUncompressedLabel] = layer.diff_id.str();
       visible = blobs_.WithBlob(digest, [&](uint64_t size) {

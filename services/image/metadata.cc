@@ -355,22 +355,23 @@ absl::StatusOr<uint64_t> Metadata::SnapshotBytes(const Caller& caller,
   return static_cast<uint64_t>(response.size());
 }
 
-absl::Status Metadata::WatchGarbage(const std::vector<Digest>& known,
-                                    const std::function<void(std::function<void()>)>& started,
-                                    const std::function<void(const Digest&)>& consume) {
-  grpc::ClientContext context;  // Without a deadline: it never ends by itself.
+absl::Status Metadata::WatchGarbage(const GarbageWatch& watch, absl::Duration length) {
+  grpc::ClientContext context;
+  rpc::PrepareCall(context, length);
   metadata::v1::WatchGarbageBlobsRequest request;
-  for (const Digest& digest : known) request.add_known_digests(digest.str());
+  for (const Digest& digest : watch.known_blobs) request.add_known_digests(digest.str());
+  for (const std::string& id : watch.known_ingests) request.add_known_ingests(id);
   auto reader = stubs_->garbage->WatchBlobs(&context, request);
-  started([&context] { context.TryCancel(); });
-  metadata::v1::GarbageBlob blob;
-  while (reader->Read(&blob)) {
-    absl::StatusOr<Digest> digest = Digest::Parse(blob.digest());
-    if (digest.ok()) consume(*digest);
+  watch.on_stop([&context] { context.TryCancel(); });
+  metadata::v1::GarbageBlob garbage;
+  while (reader->Read(&garbage)) {
+    if (!garbage.ingest().empty()) watch.on_ingest(garbage.ingest());
+    absl::StatusOr<Digest> digest = Digest::Parse(garbage.digest());
+    if (digest.ok()) watch.on_blob(*digest);
   }
   const absl::Status finished = rpc::FromGrpcStatus(reader->Finish());
-  started(nullptr);
-  return finished;
+  watch.on_stop(nullptr);
+  return absl::IsDeadlineExceeded(finished) ? absl::OkStatus() : finished;
 }
 
 absl::Status Metadata::ClaimBlob(const Digest& digest) {

@@ -98,11 +98,17 @@ class Metadata {
   absl::StatusOr<uint64_t> SnapshotBytes(const Caller& caller, const std::string& snapshotter,
                                          const std::string& key);
 
-  // Garbage. Calls `consume` for every digest until the call breaks or `stop` is called from
-  // another thread (through the function handed to `started`).
-  absl::Status WatchGarbage(const std::vector<Digest>& known,
-                            const std::function<void(std::function<void()> stop)>& started,
-                            const std::function<void(const Digest&)>& consume);
+  // Garbage: what metadata has no record of, at first of what is known here, then as it happens.
+  struct GarbageWatch {
+    std::vector<Digest> known_blobs;
+    std::vector<std::string> known_ingests;  // Backend ids.
+    std::function<void(const Digest&)> on_blob;
+    std::function<void(const std::string& backend_id)> on_ingest;
+    // Called at the beginning with what ends the watch from another thread, at its end with null.
+    std::function<void(std::function<void()> stop)> on_stop;
+  };
+  // Returns when the call breaks or is stopped, which is Cancelled; OK after `length`.
+  absl::Status WatchGarbage(const GarbageWatch& watch, absl::Duration length);
   absl::Status ClaimBlob(const Digest& digest);
   absl::Status ReleaseBlob(const Digest& digest, bool deleted);
 

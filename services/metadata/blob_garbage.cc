@@ -28,10 +28,23 @@ absl::StatusOr<bool> IsExpected(const Reader& reader, const std::string& digest)
   return expected;
 }
 
+absl::StatusOr<std::set<std::string>> RecordedIngests(const Reader& reader) {
+  std::set<std::string> backend_ids;
+  auto visit = [&](absl::string_view key, absl::string_view value) -> absl::StatusOr<bool> {
+    v1::StoredIngest stored;
+    RETURN_IF_ERROR(ParseStored(Table::kIngests, key, value, stored));
+    backend_ids.insert(stored.ingest().backend_id());
+    return true;
+  };
+  RETURN_IF_ERROR(reader.Scan(Table::kIngests, "", visit));
+  return backend_ids;
+}
+
 }  // namespace
 
 absl::Status BlobGarbage::AddWatcher(Watcher* watcher,
-                                     const std::vector<std::string>& known_digests) {
+                                     const std::vector<std::string>& known_digests,
+                                     const std::vector<std::string>& known_ingests) {
   // Registered first: what becomes garbage from here on is offered, if need be twice.
   {
     absl::MutexLock lock(&mutex_);
@@ -41,7 +54,13 @@ absl::Status BlobGarbage::AddWatcher(Watcher* watcher,
   for (const std::string& digest : known_digests) {
     RETURN_IF_ERROR(Digest::Parse(digest).status());
     ASSIGN_OR_RETURN(bool recorded, IsRecorded(reader, digest));
-    if (!recorded) watcher->Offer(digest);
+    if (!recorded) watcher->OfferBlob(digest);
+  }
+  if (known_ingests.empty()) return absl::OkStatus();
+  // Those were recorded before their files were made, so what has no record by now never gets one.
+  ASSIGN_OR_RETURN(const std::set<std::string> recorded, RecordedIngests(reader));
+  for (const std::string& backend_id : known_ingests) {
+    if (recorded.count(backend_id) == 0) watcher->OfferIngest(backend_id);
   }
   return absl::OkStatus();
 }
@@ -52,11 +71,13 @@ void BlobGarbage::RemoveWatcher(Watcher* watcher) {
   if (watchers_.empty()) claims_.clear();
 }
 
-void BlobGarbage::Offer(const std::vector<std::string>& digests) {
-  // Under the lock, so that no watcher goes while it is offered something; Offer does not block.
+void BlobGarbage::Offer(const std::vector<std::string>& digests,
+                        const std::vector<std::string>& ingests) {
+  // Under the lock, so that no watcher goes while it is offered something; offers do not block.
   absl::MutexLock lock(&mutex_);
   for (Watcher* watcher : watchers_) {
-    for (const std::string& digest : digests) watcher->Offer(digest);
+    for (const std::string& digest : digests) watcher->OfferBlob(digest);
+    for (const std::string& backend_id : ingests) watcher->OfferIngest(backend_id);
   }
 }
 

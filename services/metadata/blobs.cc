@@ -148,7 +148,7 @@ absl::Status Blobs::Delete(const Caller& caller, const std::string& digest) {
     if (!deleted) return NoSuchBlob(digest);
     return RemoveFromLease(writer, caller, kContentResource, digest);
   }));
-  garbage_.Offer({digest});
+  garbage_.Offer({digest}, {});
   on_garbage_();
   return absl::OkStatus();
 }
@@ -208,12 +208,14 @@ absl::StatusOr<v1::Blob> Blobs::CommitIngest(const Caller& caller,
   RETURN_IF_ERROR(Digest::Parse(request.digest()).status());
   RETURN_IF_ERROR(CheckLabels(request.labels()));
   bool visible = false;
+  std::string backend_id;
   v1::Blob blob;
   RETURN_IF_ERROR(FAILPOINT("metadata.blobs.before_commit"));
   RETURN_IF_ERROR(database_.Write(Database::Purpose::kGrow, [&](Writer& writer) -> absl::Status {
     ASSIGN_OR_RETURN(auto ingest,
                      Load<v1::StoredIngest>(writer, Table::kIngests, KeyOf(caller, request.ref())));
     if (!ingest) return NoSuchIngest(request.ref());
+    backend_id = ingest->ingest().backend_id();
     if (garbage_.IsClaimed(request.digest())) {
       return absl::UnavailableError(
           absl::StrCat("content '", request.digest(), "' is being deleted; try again"));
@@ -241,6 +243,8 @@ absl::StatusOr<v1::Blob> Blobs::CommitIngest(const Caller& caller,
     event.set_size(static_cast<int64_t>(request.size_bytes()));
     return PublishEvent(writer, caller.namespace_name, "/content/create", event);
   }));
+  // gantry-image removes its files itself, unless it never hears this call's answer.
+  garbage_.Offer({}, {backend_id});
   if (visible) return Visible(request.digest());
   return blob;
 }
@@ -257,7 +261,9 @@ absl::StatusOr<std::string> Blobs::AbortIngest(const Caller& caller, const std::
     return RemoveFromLease(writer, caller, kIngestResource, ref);
   }));
   // A claim may have been refused for this ingest's sake; a new offer of used blobs does no harm.
-  if (!ingest.expected_digest().empty()) garbage_.Offer({ingest.expected_digest()});
+  std::vector<std::string> digests;
+  if (!ingest.expected_digest().empty()) digests.push_back(ingest.expected_digest());
+  garbage_.Offer(digests, {ingest.backend_id()});
   return ingest.backend_id();
 }
 

@@ -15,8 +15,9 @@ class BlobsTest : public HouseTest {
  protected:
   class Watcher : public BlobGarbage::Watcher {
    public:
-    void Offer(const std::string& digest) override { offered.push_back(digest); }
-    std::vector<std::string> offered;
+    void OfferBlob(const std::string& digest) override { offered.push_back(digest); }
+    void OfferIngest(const std::string& backend_id) override { ingests.push_back(backend_id); }
+    std::vector<std::string> offered, ingests;
   };
 
   absl::StatusOr<v1::BeginIngestResponse> Begin(const Caller& caller, const std::string& ref,
@@ -107,7 +108,7 @@ TEST_F(BlobsTest, LabelsAreReplacedByPathAndListsFilter) {
 TEST_F(BlobsTest, TheLastRecordsEndOffersTheBytesToTheWatchers) {
   Watcher watcher;
   ASSERT_OK(AddBlob(caller_, DigestOf(1)));
-  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {DigestOf(1), DigestOf(9)}));
+  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {DigestOf(1), DigestOf(9)}, {}));
   EXPECT_THAT(watcher.offered, ElementsAre(DigestOf(9)));
 
   ASSERT_OK(house_->blobs.Delete(caller_, DigestOf(1)));
@@ -130,7 +131,7 @@ TEST_F(BlobsTest, ABlobThatIsRecordedOrExpectedCannotBeClaimed) {
 
 TEST_F(BlobsTest, WhileABlobIsClaimedItIsNotSharedAndCannotBeCommitted) {
   Watcher watcher;
-  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {}));
+  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {}, {}));
   ASSERT_OK(house_->blob_garbage.Claim(DigestOf(1)));
   ASSERT_OK(Begin(caller_, "layer"));
 
@@ -144,7 +145,7 @@ TEST_F(BlobsTest, WhileABlobIsClaimedItIsNotSharedAndCannotBeCommitted) {
 
 TEST_F(BlobsTest, AClaimRefusedForAnIngestIsOfferedAgainWhenThatIsAborted) {
   Watcher watcher;
-  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {}));
+  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {}, {}));
   ASSERT_OK(Begin(caller_, "layer", DigestOf(1)));
   EXPECT_THAT(house_->blob_garbage.Claim(DigestOf(1)),
               HasCode(absl::StatusCode::kFailedPrecondition));
@@ -153,6 +154,21 @@ TEST_F(BlobsTest, AClaimRefusedForAnIngestIsOfferedAgainWhenThatIsAborted) {
 
   EXPECT_THAT(watcher.offered, ElementsAre(DigestOf(1)));
   EXPECT_OK(house_->blob_garbage.Claim(DigestOf(1)));
+  house_->blob_garbage.RemoveWatcher(&watcher);
+}
+
+TEST_F(BlobsTest, AnIngestIsOfferedWhenItsRecordGoes) {
+  Watcher watcher;
+  const std::string kept = Begin(caller_, "kept")->backend_id();
+  const std::string aborted = Begin(caller_, "aborted")->backend_id();
+  const std::string committed = Begin(caller_, "committed")->backend_id();
+  ASSERT_OK(house_->blob_garbage.AddWatcher(&watcher, {}, {kept, "of another life", aborted}));
+  EXPECT_THAT(watcher.ingests, ElementsAre("of another life"));
+
+  ASSERT_OK(house_->blobs.AbortIngest(caller_, "aborted"));
+  ASSERT_OK(CommitIngest(caller_, "committed", DigestOf(1)));
+
+  EXPECT_THAT(watcher.ingests, ElementsAre("of another life", aborted, committed));
   house_->blob_garbage.RemoveWatcher(&watcher);
 }
 

@@ -197,20 +197,22 @@ absl::StatusOr<Collected> Collector::Run(absl::Time* next_expiry) {
     *next_expiry = current.next_expiry();
     return Sweep(writer, current, collected);
   }));
-  RETURN_IF_ERROR(FAILPOINT("metadata.collector.after_sweep"));
-
+  // The records are gone: whatever comes now, the backends have to hear of it.
+  absl::Status hit = FAILPOINT("metadata.collector.after_sweep");
   std::map<std::string, std::vector<std::string>> layers;
-  std::vector<std::string> digests;
+  std::vector<std::string> digests, ingests;
   for (const Collected::Item& item : collected.removed) {
     if (item.object.kind == ObjectKind::kSnapshot)
       layers[item.object.snapshotter].push_back(item.object.backend_key);
     if (item.object.kind == ObjectKind::kContent) digests.push_back(item.object.key);
-    if (item.object.kind == ObjectKind::kIngest && !item.object.expected_digest.empty()) {
-      digests.push_back(item.object.expected_digest);
-    }
+    if (item.object.kind != ObjectKind::kIngest) continue;
+    ingests.push_back(item.object.backend_key);
+    // Its bytes may be in place already.
+    if (!item.object.expected_digest.empty()) digests.push_back(item.object.expected_digest);
   }
   for (auto& [snapshotter, keys] : layers) sweeper_.Remove(snapshotter, std::move(keys));
-  if (!digests.empty()) blobs_.Offer(digests);
+  if (!digests.empty() || !ingests.empty()) blobs_.Offer(digests, ingests);
+  RETURN_IF_ERROR(hit);
   return collected;
 }
 

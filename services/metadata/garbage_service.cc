@@ -13,13 +13,14 @@ constexpr size_t kMaxWaiting = 1'000'000;
 
 }  // namespace
 
-// One stream of digests. Deletes itself when gRPC is done with it.
+// One stream of garbage. Deletes itself when gRPC is done with it.
 class GarbageService::Watch final : public grpc::ServerWriteReactor<v1::GarbageBlob>,
                                     private BlobGarbage::Watcher {
  public:
   Watch(GarbageService& service, const v1::WatchGarbageBlobsRequest& request) : service_(service) {
     StartSendInitialMetadata();
-    absl::Status added = service_.blobs_.AddWatcher(this, ToVector(request.known_digests()));
+    absl::Status added = service_.blobs_.AddWatcher(this, ToVector(request.known_digests()),
+                                                    ToVector(request.known_ingests()));
     if (!added.ok()) End(added);
   }
 
@@ -49,14 +50,26 @@ class GarbageService::Watch final : public grpc::ServerWriteReactor<v1::GarbageB
   }
 
  private:
-  void Offer(const std::string& digest) override {
+  void OfferBlob(const std::string& digest) override {
+    v1::GarbageBlob garbage;
+    garbage.set_digest(digest);
+    Offer(std::move(garbage));
+  }
+
+  void OfferIngest(const std::string& backend_id) override {
+    v1::GarbageBlob garbage;
+    garbage.set_ingest(backend_id);
+    Offer(std::move(garbage));
+  }
+
+  void Offer(v1::GarbageBlob garbage) {
     {
       absl::MutexLock lock(&mutex_);
       if (waiting_.size() >= kMaxWaiting && !end_) {
         end_ = absl::ResourceExhaustedError(
-            "the watcher does not keep up; watch again with the known digests");
+            "the watcher does not keep up; watch again with what is known");
       }
-      if (!end_) waiting_.push_back(digest);
+      if (!end_) waiting_.push_back(std::move(garbage));
     }
     Pump();
   }
@@ -71,7 +84,7 @@ class GarbageService::Watch final : public grpc::ServerWriteReactor<v1::GarbageB
         finished_ = true;
         finish = rpc::ToGrpcStatus(*end_);
       } else if (!waiting_.empty()) {
-        message_.set_digest(std::move(waiting_.front()));
+        message_ = std::move(waiting_.front());
         waiting_.pop_front();
         writing_ = write = true;
       } else {
@@ -88,7 +101,7 @@ class GarbageService::Watch final : public grpc::ServerWriteReactor<v1::GarbageB
   GarbageService& service_;
   v1::GarbageBlob message_;
   absl::Mutex mutex_;
-  std::deque<std::string> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::GarbageBlob> waiting_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);

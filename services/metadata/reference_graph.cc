@@ -224,6 +224,7 @@ absl::Status ReferenceGraph::AddIngests(const Reader& reader) {
       [&](const auto& key, const v1::StoredIngest& stored) -> absl::Status {
         GraphObject object{ObjectKind::kIngest, std::string(key[0])};
         object.key = stored.ingest().ref();
+        object.backend_key = stored.ingest().backend_id();
         object.expected_digest = stored.ingest().expected_digest();
         object.why_garbage = stored.has_expires_at() ? "ingest expired" : "lease ended";
         if (stored.has_expires_at()) {

@@ -33,7 +33,7 @@ struct GraphObject {
   std::string namespace_name;
   std::string snapshotter;  // Snapshots only.
   std::string key;
-  std::string backend_key;      // Snapshots only: the layer.
+  std::string backend_key;      // Snapshots: the layer; ingests: gantry-image's id.
   std::string expected_digest;  // Ingests only.
   uint64_t size_bytes = 0;      // Content only.
   std::string why_root;         // Empty: not a root.

@@ -29,7 +29,7 @@ struct FakeMetadata::State {
   const bool rebase;
   absl::Mutex mutex;
   std::map<std::string, FakeNamespace> all ABSL_GUARDED_BY(mutex);
-  std::vector<std::string> garbage ABSL_GUARDED_BY(mutex);  // Announced, in order.
+  std::vector<metadata::v1::GarbageBlob> garbage ABSL_GUARDED_BY(mutex);  // Announced, in order.
   std::set<std::string> claimed ABSL_GUARDED_BY(mutex);
   int next_directory ABSL_GUARDED_BY(mutex) = 0;
   bool stopping ABSL_GUARDED_BY(mutex) = false;
@@ -42,12 +42,24 @@ struct FakeMetadata::State {
     }
     return false;
   }
+  bool IsRecordedIngest(const std::string& backend_id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    for (const auto& [name, space] : all) {
+      for (const auto& [ref, ingest] : space.ingests) {
+        if (ingest.backend_id() == backend_id) return true;
+      }
+    }
+    return false;
+  }
+  void Offer(const std::string& digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    if (!IsRecorded(digest)) garbage.emplace_back().set_digest(digest);
+  }
   void Lease(FakeNamespace& space, const ServerContext& context, const std::string& resource)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     const std::string lease = rpc::RequestLease(context);
     if (!lease.empty()) space.leases[lease].insert(resource);
   }
   void Collect();
+  void CollectIngests(FakeNamespace& space) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 };
 
 namespace {
@@ -111,7 +123,7 @@ class FakeBlobs final : public metadata::v1::Blobs::Service {
                 metadata::v1::DeleteBlobResponse*) override {
     WITH_NAMESPACE(space);
     if (space.blobs.erase(request->digest()) == 0) return NotFound(request->digest());
-    if (!state_.IsRecorded(request->digest())) state_.garbage.push_back(request->digest());
+    state_.Offer(request->digest());
     return Status::OK;
   }
 
@@ -162,6 +174,7 @@ class FakeBlobs final : public metadata::v1::Blobs::Service {
     auto found = space.ingests.find(request->ref());
     if (found == space.ingests.end()) return NotFound(request->ref());
     response->set_backend_id(found->second.backend_id());
+    state_.garbage.emplace_back().set_ingest(found->second.backend_id());
     space.ingests.erase(found);
     return Status::OK;
   }
@@ -188,22 +201,19 @@ class FakeGarbage final : public metadata::v1::Garbage::Service {
   Status WatchBlobs(ServerContext* context, const metadata::v1::WatchGarbageBlobsRequest* request,
                     grpc::ServerWriter<metadata::v1::GarbageBlob>* writer) override {
     size_t next = 0;
-    std::vector<std::string> unknown;
+    std::vector<metadata::v1::GarbageBlob> fresh;
     {
       absl::MutexLock lock(&state_.mutex);
       next = state_.garbage.size();
       for (const std::string& digest : request->known_digests()) {
-        if (!state_.IsRecorded(digest)) unknown.push_back(digest);
+        if (!state_.IsRecorded(digest)) fresh.emplace_back().set_digest(digest);
+      }
+      for (const std::string& id : request->known_ingests()) {
+        if (!state_.IsRecordedIngest(id)) fresh.emplace_back().set_ingest(id);
       }
     }
-    const auto write = [writer](const std::string& digest) {
-      metadata::v1::GarbageBlob blob;
-      blob.set_digest(digest);
-      return writer->Write(blob);
-    };
-    for (const std::string& digest : unknown) write(digest);
     for (;;) {
-      std::vector<std::string> fresh;
+      for (const metadata::v1::GarbageBlob& garbage : fresh) writer->Write(garbage);
       {
         absl::MutexLock lock(&state_.mutex);
         const auto ready = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mutex) {
@@ -214,7 +224,6 @@ class FakeGarbage final : public metadata::v1::Garbage::Service {
         fresh.assign(state_.garbage.begin() + static_cast<long>(next), state_.garbage.end());
         next = state_.garbage.size();
       }
-      for (const std::string& digest : fresh) write(digest);
     }
   }
 
@@ -494,8 +503,9 @@ void FakeMetadata::State::Collect() {
       }
       const std::string digest = blob->first;
       blob = space.blobs.erase(blob);
-      if (!IsRecorded(digest)) garbage.push_back(digest);
+      Offer(digest);
     }
+    CollectIngests(space);
     for (auto snapshot = space.snapshots.begin(); snapshot != space.snapshots.end();) {
       if (live_snapshots.count(snapshot->first) > 0) {
         ++snapshot;
@@ -504,6 +514,24 @@ void FakeMetadata::State::Collect() {
       if (!snapshot->second.view) (void)sys::RemoveTree(snapshot->second.directory);
       snapshot = space.snapshots.erase(snapshot);
     }
+  }
+}
+
+// Those that no lease holds.
+void FakeMetadata::State::CollectIngests(FakeNamespace& space) {
+  for (auto ingest = space.ingests.begin(); ingest != space.ingests.end();) {
+    bool held = false;
+    for (const auto& [lease, resources] : space.leases) {
+      held = held || resources.count("ingests/" + ingest->first) > 0;
+    }
+    if (held) {
+      ++ingest;
+      continue;
+    }
+    const metadata::v1::Ingest gone = ingest->second;
+    ingest = space.ingests.erase(ingest);
+    garbage.emplace_back().set_ingest(gone.backend_id());
+    if (!gone.expected_digest().empty()) Offer(gone.expected_digest());
   }
 }
 
