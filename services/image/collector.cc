@@ -62,23 +62,22 @@ void Collector::Run() {
   absl::Duration pause = kFirstPause;
   bool told = false;
   do {
-    const absl::Time began = absl::Now();
     const absl::Status status = Watch();
-    // One that lasted has shown that what went wrong before is over.
-    if (status.ok() || absl::Now() - began > kLongestPause) {
+    if (status.ok()) {
       pause = kFirstPause;
       told = false;
-    } else {
-      pause = std::min(pause * 2, kLongestPause);
+      continue;  // To the pause.
     }
-    // Metadata comes and goes with upgrades: said once, not at every attempt. Cancelled: by Stop.
-    if (!status.ok() && !absl::IsCancelled(status) && !told) {
-      log::Warning("the collection of garbage was interrupted; trying again", {{"reason", status}});
+    pause = std::min(pause * 2, kLongestPause);
+    // Said once, not at every attempt. Cancelled: by Stop.
+    if (!absl::IsCancelled(status) && !told) {
+      log::Warning("garbage cannot be collected; trying again", {{"error", status}});
       told = true;
     }
   } while (Pause(pause));
 }
 
+// OK when it is worth watching again at once: calls wait for a peer that is away.
 absl::Status Collector::Watch() {
   if (!leases_ended_) RETURN_IF_ERROR(EndForgottenLeases());
   leases_ended_ = true;
@@ -94,7 +93,10 @@ absl::Status Collector::Watch() {
     if (stopping_ && stop_watch_) stop_watch_();
   };
   const absl::Status ended = metadata_.WatchGarbage(watch, kLongestWatch);
-  return postponed_.ok() ? ended : postponed_;
+  RETURN_IF_ERROR(postponed_);
+  if (!absl::IsUnavailable(ended)) return ended;
+  log::Info("the watch of garbage broke; watching again", {{"reason", ended}});
+  return absl::OkStatus();
 }
 
 // Leases of pulls that a killed process was doing: what they hold may be collected now.
