@@ -268,7 +268,9 @@ Value OwnValue(const ContainerDetails& details) {
   Value timings = Value::List();
   for (const engine::v1::StepTiming& timing : details.timings()) {
     Value step = Value::Object();
-    step.Set("Step", timing.step()).Set("Microseconds", timing.microseconds());
+    step.Set("Step", timing.step())
+        .Set("Microseconds", timing.microseconds())
+        .Set("Depth", timing.depth());
     timings.Add(step);
   }
   Value value = Value::Object();

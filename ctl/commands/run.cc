@@ -8,16 +8,16 @@
 #include <optional>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "ctl/commands/commands.h"
 #include "ctl/commands/pull.h"
 #include "ctl/container_flags.h"
 #include "ctl/detach_keys.h"
+#include "ctl/run_clock.h"
 #include "ctl/session.h"
-#include "ctl/table.h"
 #include "gantry/engine/v1/engine.pb.h"
 #include "lib/base/status.h"
 #include "lib/base/text.h"
@@ -56,20 +56,6 @@ int StartFailureCode(const absl::Status& status) {
 
 bool IsMissingImage(const absl::Status& status) {
   return absl::IsNotFound(status) && absl::StrContains(status.message(), "Unable to find image");
-}
-
-void PrintTimings(Context& context,
-                  const google::protobuf::RepeatedPtrField<engine::v1::StepTiming>& timings) {
-  std::vector<std::vector<std::string>> rows = {{"STEP", "TIME"}};
-  uint64_t total = 0;
-  for (const engine::v1::StepTiming& timing : timings) {
-    total += timing.microseconds();
-    rows.push_back({EscapeForTerminal(timing.step()),
-                    absl::StrFormat("%.3f ms", static_cast<double>(timing.microseconds()) / 1000)});
-  }
-  rows.push_back({"total", absl::StrFormat("%.3f ms", static_cast<double>(total) / 1000)});
-  context.err().Write(FormatTable(rows));
-  context.err().Flush();
 }
 
 // --cidfile: reserved before the container is made, since an existing file is an error and must not
@@ -122,15 +108,16 @@ std::function<void(int)> SignalSender(Context& context, const std::string& id) {
   };
 }
 
-absl::StatusOr<int> WaitFor(Context& context, const std::string& id,
-                            engine::v1::WaitContainerRequest::Condition condition) {
+absl::StatusOr<engine::v1::WaitContainerResponse> WaitFor(
+    Context& context, const std::string& id,
+    engine::v1::WaitContainerRequest::Condition condition) {
   engine::v1::WaitContainerRequest request;
   engine::v1::WaitContainerResponse response;
   request.set_container(id);
   request.set_condition(condition);
   RETURN_IF_ERROR(
       context.suite().Call("engine", kWait, request, &response, absl::InfiniteDuration()));
-  return response.exit_code();
+  return response;
 }
 
 // What a joined session means for our own exit code.
@@ -154,10 +141,10 @@ absl::StatusOr<JoinedEnd> Join(Context& context, const std::string& id,
       break;
   }
   ASSIGN_OR_RETURN(
-      int exit_code,
+      engine::v1::WaitContainerResponse ended,
       Annotate(WaitFor(context, id, engine::v1::WaitContainerRequest::NOT_RUNNING),
                "the container's shim closed the connection, and its exit code is not known"));
-  return JoinedEnd{exit_code, true};
+  return JoinedEnd{ended.exit_code(), true};
 }
 
 // Which streams -a names. None given: all of them (stdin when -i).
@@ -212,7 +199,7 @@ class Creation {
     }
     if (detached_) {
       context_.out().Write(absl::StrCat(response_.id(), "\n"));
-      if (arguments_.Is("timing")) PrintTimings(context_, response_.timings());
+      PrintTimings();
       return kExitOk;
     }
     return Attend();
@@ -271,18 +258,25 @@ class Creation {
 
   absl::Status Create() {
     if (!detached_) PrepareSignals();
+    // Also for a call that fails: the steps printed are those of the call that did not.
+    auto timed = absl::MakeCleanup([this] { clock_.Step("request", response_.timings()); });
     return context_.suite().Call("engine", kCreate, request_, &response_, kSlowCall);
   }
 
   absl::Status CreateWithImage() {
     const std::string pull = arguments_.Text("pull", "missing");
-    if (pull == "always") RETURN_IF_ERROR(Pull());
+    clock_.StartOfProcess("client");
+    if (pull == "always") {
+      RETURN_IF_ERROR(Pull());
+      clock_.Step("pull");
+    }
     const absl::Status status = Create();
     if (!IsMissingImage(status) || pull != "missing") return status;
     // The signals a session takes end us while we pull: nothing of the container is there yet.
     context_.Note(EscapeForTerminal(status.message()));
     ReleaseSignals();
     RETURN_IF_ERROR(Pull());
+    clock_.Step("pull");
     return Create();
   }
 
@@ -293,19 +287,27 @@ class Creation {
     }
     absl::StatusOr<JoinedEnd> end = Join(context_, response_.id(), response_.attach(), session_);
     if (!end.ok()) return Fail(end.status(), kExitRunFailed);
+    clock_.Step("session");
     if (end->program_ended && request_.config().auto_remove()) AwaitRemoval();
-    if (arguments_.Is("timing")) PrintTimings(context_, response_.timings());
+    PrintTimings();
     return end->exit_code;
   }
 
   // Whoever runs with --rm twice under one name wants the first one gone.
   void AwaitRemoval() {
-    const absl::Status status =
-        WaitFor(context_, response_.id(), engine::v1::WaitContainerRequest::REMOVED).status();
-    if (!status.ok() && !absl::IsNotFound(status)) {
+    const absl::StatusOr<engine::v1::WaitContainerResponse> removed =
+        WaitFor(context_, response_.id(), engine::v1::WaitContainerRequest::REMOVED);
+    clock_.Step("removal", removed.ok() ? removed->timings() : StepTimings());
+    if (!removed.ok() && !absl::IsNotFound(removed.status())) {
       context_.Fail(absl::StrCat("cannot tell whether \"", response_.name(), "\" was removed"),
-                    status);
+                    removed.status());
     }
+  }
+
+  void PrintTimings() {
+    if (!arguments_.Is("timing")) return;
+    context_.err().Write(clock_.Table());
+    context_.err().Flush();
   }
 
   Context& context_;
@@ -315,6 +317,7 @@ class Creation {
   engine::v1::CreateContainerRequest request_;
   engine::v1::CreateContainerResponse response_;
   SessionOptions session_;
+  RunClock clock_;
 };
 
 int Run(Context& context, const Arguments& arguments) {

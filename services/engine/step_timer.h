@@ -1,4 +1,4 @@
-// How long each step of a start took.
+// How long each step of a start or a removal took.
 #pragma once
 
 #include <string>
@@ -26,7 +26,10 @@ class StepTimer {
 
   // Steps that others measured: parts of the step that ends next.
   void Add(const std::vector<v1::StepTiming>& steps) {
-    steps_.insert(steps_.end(), steps.begin(), steps.end());
+    for (const v1::StepTiming& step : steps) {
+      steps_.push_back(step);
+      steps_.back().set_depth(step.depth() + 1);
+    }
   }
 
   const std::vector<v1::StepTiming>& steps() const { return steps_; }

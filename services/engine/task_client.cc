@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "lib/base/status.h"
 #include "services/engine/metadata_client.h"
 #include "services/engine/peer_call.h"
@@ -52,6 +53,8 @@ TaskStatus FromProto(const containerd::v1::types::Process& process) {
 std::vector<v1::StepTiming> ParseTimings(absl::string_view text) {
   std::vector<v1::StepTiming> timings;
   for (absl::string_view item : absl::StrSplit(text, absl::ByAnyChar(",; "), absl::SkipEmpty())) {
+    uint32_t depth = 0;
+    while (absl::ConsumePrefix(&item, ">")) ++depth;
     const std::pair<absl::string_view, absl::string_view> parts =
         absl::StrSplit(item, absl::MaxSplits('=', 1));
     uint64_t microseconds = 0;
@@ -59,6 +62,7 @@ std::vector<v1::StepTiming> ParseTimings(absl::string_view text) {
     v1::StepTiming& timing = timings.emplace_back();
     timing.set_step(std::string(parts.first));
     timing.set_microseconds(microseconds);
+    timing.set_depth(depth);
   }
   return timings;
 }

@@ -24,11 +24,12 @@ bool IsStepName(absl::string_view name) {
 
 void StepTimings::Mark(const std::string& step) {
   const absl::Time now = absl::Now();
-  steps_.emplace_back(step, absl::ToInt64Microseconds(now - last_));
+  steps_.push_back({.name = step, .microseconds = absl::ToInt64Microseconds(now - last_)});
   last_ = now;
 }
 
 void StepTimings::AddFromShim(absl::string_view payload) {
+  const size_t before = steps_.size();
   for (pb::Reader reader(payload); reader.Next();) {
     if (reader.field() != kShimTimingsField || reader.type() != pb::WireType::kBytes) continue;
     std::string step;
@@ -38,25 +39,27 @@ void StepTimings::AddFromShim(absl::string_view payload) {
       if (entry.field() == 2) microseconds = entry.signed_varint();
     }
     if (IsStepName(step) && microseconds >= 0 && steps_.size() < kMaxSteps) {
-      steps_.emplace_back(step, microseconds);
+      steps_.push_back({.name = step, .microseconds = microseconds, .depth = 2});
     }
   }
+  if (steps_.size() > before) steps_.back().depth = 1;
 }
 
 std::string StepTimings::Text() const {
   std::string text;
-  for (const auto& [step, microseconds] : steps_) {
-    absl::StrAppend(&text, text.empty() ? "" : ";", step, "=", microseconds);
+  for (const Step& step : steps_) {
+    absl::StrAppend(&text, text.empty() ? "" : ";", std::string(step.depth, '>'), step.name, "=",
+                    step.microseconds);
   }
   return text;
 }
 
 void StepTimings::Observe(metrics::Registry& registry) const {
-  for (const auto& [step, microseconds] : steps_) {
+  for (const Step& step : steps_) {
     registry
         .GetHistogram("gantry_task_start_seconds", "Steps of creating and starting a task.",
-                      {{"step", step}})
-        .Observe(static_cast<double>(microseconds) / 1e6);
+                      {{"step", step.name}})
+        .Observe(static_cast<double>(step.microseconds) / 1e6);
   }
 }
 

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -20,17 +19,25 @@ class StepTimings {
 
   // The time since the last mark belongs to `step`.
   void Mark(const std::string& step);
-  // Adds the steps a shim reports in field 100 of its answers (docs/formats/shim-timings.md).
+  // Adds the steps a shim reports in field 100 of its answers (docs/formats/shim-timings.md): parts
+  // of the step that is marked next; all but the last are parts of the last.
   void AddFromShim(absl::string_view payload);
 
-  // "step=us;step=us": the trailing metadata `gantry-timings`.
+  // "step=us;>step=us": the trailing metadata `gantry-timings`. Each '>' is a depth more: such a
+  // step lies within the next one that is less deep.
   std::string Text() const;
   // Into `gantry_task_start_seconds{step}`.
   void Observe(metrics::Registry& registry) const;
 
  private:
+  struct Step {
+    std::string name;
+    int64_t microseconds = 0;
+    int depth = 0;
+  };
+
   absl::Time last_;
-  std::vector<std::pair<std::string, int64_t>> steps_;
+  std::vector<Step> steps_;
 };
 
 }  // namespace gantry::task

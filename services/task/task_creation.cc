@@ -116,11 +116,12 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
   ASSIGN_OR_RETURN(const v2::CreateTaskResponse response,
                    ParseAnswer<v2::CreateTaskResponse>(payload));
   RETURN_IF_ERROR(FAILPOINT("task.create.after_call"));
-  timings.Mark("task.create");
   timings.AddFromShim(*payload);
+  timings.Mark("task.create");
   // From here on a crash of ours leaves a task, not a leak.
   RETURN_IF_ERROR(
       sys::WriteFileAtomically(task.bundle.File(kCreatedFile), absl::StrCat(response.pid())));
+  timings.Mark("task.promise");
   timings.Observe(metrics_);
   created.pid = response.pid();
   created.shim_address = task.address;

@@ -215,8 +215,8 @@ grpc::ServerUnaryReactor* TaskService::Start(grpc::CallbackServerContext* contex
       ForProcess<v2::StartRequest>(request->container_id(), request->exec_id()), kStartTimeout,
       [this, context, response, timings, exec, address](const v2::StartResponse& answer,
                                                         const std::string& payload) {
-        timings->Mark(exec ? "task.exec" : "task.start");
         timings->AddFromShim(payload);
+        timings->Mark(exec ? "task.exec" : "task.start");
         timings->Observe(metrics_);
         context->AddTrailingMetadata(kTimingsTrailer, timings->Text());
         if (!address.empty()) context->AddTrailingMetadata(kShimAddressTrailer, address);
