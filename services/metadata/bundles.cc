@@ -9,15 +9,26 @@
 #include "lib/base/failpoint.h"
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
+#include "services/metadata/images.h"
 #include "services/metadata/labels.h"
 #include "services/metadata/objects.h"
 
 namespace gantry::metadata {
 namespace {
 
+absl::Status CheckImage(const Reader& reader, const Caller& caller,
+                        const v1::CreateContainerRequest& request) {
+  if (!request.has_expected_image()) return absl::OkStatus();
+  const v1::ImageExpectation& image = request.expected_image();
+  return Images::CheckTarget(reader, caller, image.name(), image.digest());
+}
+
 // Fails early what would fail in the transaction, so that no layer is made in vain.
-absl::Status CheckFree(const Database& database, const Caller& caller, const std::string& id) {
+absl::Status CheckFree(const Database& database, const Caller& caller,
+                       const v1::CreateContainerRequest& request) {
+  const std::string& id = request.container().id();
   ASSIGN_OR_RETURN(Reader reader, database.Read());
+  RETURN_IF_ERROR(CheckImage(reader, caller, request));
   ASSIGN_OR_RETURN(auto present,
                    reader.Find(Table::kContainers, JoinKey({caller.namespace_name, id})));
   if (!present) return absl::OkStatus();
@@ -30,7 +41,7 @@ absl::StatusOr<v1::CreateContainerResponse> Bundles::CreateContainer(
     const Caller& caller, const v1::CreateContainerRequest& request) {
   RETURN_IF_ERROR(Containers::Check(request.container()));
   RETURN_IF_ERROR(Records::Check(request.records()));
-  RETURN_IF_ERROR(CheckFree(database_, caller, request.container().id()));
+  RETURN_IF_ERROR(CheckFree(database_, caller, request));
 
   std::optional<Snapshots::Prepared> prepared;
   if (!request.container().snapshot_key().empty()) {
@@ -50,6 +61,7 @@ absl::StatusOr<v1::CreateContainerResponse> Bundles::CreateContainer(
   if (recorded.ok()) {
     recorded = database_.Write(Database::Purpose::kGrow, [&](Writer& writer) -> absl::Status {
       *response.mutable_container() = request.container();
+      RETURN_IF_ERROR(CheckImage(writer, caller, request));
       ASSIGN_OR_RETURN(std::vector<uint64_t> revisions,
                        Records::CommitIn(writer, caller, request.records()));
       *response.mutable_revisions() = {revisions.begin(), revisions.end()};

@@ -24,7 +24,7 @@ class Bundles {
         on_garbage_(std::move(on_garbage)) {}
 
   // After an error nothing is left. Errors: as Containers::Create, Snapshots::Create,
-  // Records::Commit.
+  // Records::Commit; Aborted — the expected image has another target, or is gone.
   absl::StatusOr<v1::CreateContainerResponse> CreateContainer(
       const Caller& caller, const v1::CreateContainerRequest& request);
 

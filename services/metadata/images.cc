@@ -148,6 +148,15 @@ absl::Status Images::DeleteIn(Writer& writer, const Caller& caller, const std::s
   return PublishEvent(writer, caller.namespace_name, "/images/delete", event);
 }
 
+absl::Status Images::CheckTarget(const Reader& reader, const Caller& caller, absl::string_view name,
+                                 absl::string_view digest) {
+  ASSIGN_OR_RETURN(auto image, Load<Image>(reader, Table::kImages, KeyOf(caller, name)));
+  if (image && image->target().digest() == digest) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat("image '", name, "' ",
+                                         image ? "has another target by now" : "is gone",
+                                         "; look it up again"));
+}
+
 absl::Status Images::Delete(const Caller& caller, const std::string& name,
                             const Descriptor* target) {
   RETURN_IF_ERROR(CheckKey("image name", name, kMaxNameBytes));

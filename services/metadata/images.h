@@ -40,6 +40,10 @@ class Images {
   // With `target`: only while the image still points there. Errors: NotFound.
   absl::Status Delete(const Caller& caller, const std::string& name, const Descriptor* target);
 
+  // Within a mutation that relies on what a name means. Errors: Aborted — it means something else.
+  static absl::Status CheckTarget(const Reader& reader, const Caller& caller,
+                                  absl::string_view name, absl::string_view digest);
+
   // For collection.
   static absl::Status DeleteIn(Writer& writer, const Caller& caller, const std::string& name);
 

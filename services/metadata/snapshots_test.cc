@@ -357,5 +357,31 @@ TEST_F(BundlesTest, AReservedNameThatIsTakenLeavesNothing) {
   ExpectNoFindings();
 }
 
+TEST_F(BundlesTest, AnImageThatMeansSomethingElseByNowLeavesNothing) {
+  house_->sweeper.Start();
+  Images::Image image;
+  image.set_name("busybox:latest");
+  image.mutable_target()->set_media_type("application/vnd.oci.image.manifest.v1+json");
+  image.mutable_target()->set_digest("sha256:" + std::string(64, 'a'));
+  image.mutable_target()->set_size(10);
+  ASSERT_OK(house_->images.Create(caller_, image, std::nullopt));
+  v1::CreateContainerRequest create;
+  *create.mutable_container() = MakeContainer("web", "web");
+  create.mutable_expected_image()->set_name(image.name());
+  create.mutable_expected_image()->set_digest("sha256:" + std::string(64, 'b'));
+
+  EXPECT_THAT(house_->bundles.CreateContainer(caller_, create),
+              Fails(absl::StatusCode::kAborted, "another target"));
+  create.mutable_expected_image()->set_name("gone:latest");
+  EXPECT_THAT(house_->bundles.CreateContainer(caller_, create),
+              Fails(absl::StatusCode::kAborted, "is gone"));
+
+  ASSERT_OK(WaitIdle());
+  EXPECT_THAT(house_->snapshotter.Keys(), SizeIs(0));
+  create.mutable_expected_image()->set_name(image.name());
+  create.mutable_expected_image()->set_digest(image.target().digest());
+  EXPECT_OK(house_->bundles.CreateContainer(caller_, create));
+}
+
 }  // namespace
 }  // namespace gantry::metadata
