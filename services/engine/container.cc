@@ -269,7 +269,7 @@ void Container::GiveUpRestarting() {
   Complete(std::move(waiters), result);
 }
 
-void Container::MarkRemoved() {
+void Container::MarkRemoved(std::vector<v1::StepTiming> timings) {
   std::vector<Waiter> waiters;
   WaitResult result;
   {
@@ -278,6 +278,7 @@ void Container::MarkRemoved() {
     waiters = Take(
         {WaitKind::kNextExit, WaitKind::kNotRunning, WaitKind::kRemoved, WaitKind::kLogsComplete});
     result = EndedResult();
+    result.timings = std::move(timings);
   }
   execs_.EndAll(137);
   Complete(std::move(waiters), result);

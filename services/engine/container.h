@@ -32,6 +32,7 @@ struct WaitResult {
   absl::Status status;  // Cancelled: the engine stops.
   int32_t exit_code = 0;
   std::string error;
+  std::vector<v1::StepTiming> timings;  // Of the removal.
 };
 
 // Facts of the run that is, or that ended last. A reboot ends all of them.
@@ -125,8 +126,9 @@ class Container : public std::enable_shared_from_this<Container> {
   // restarting → exited: a person stopped it while it waited.
   void GiveUpRestarting();
 
-  // It is not in the index any more: completes all waiters. Begin fails from now on.
-  void MarkRemoved();
+  // It is not in the index any more: completes all waiters, and tells them how long the steps of
+  // the removal took. Begin fails from now on.
+  void MarkRemoved(std::vector<v1::StepTiming> timings);
 
   // After a restart of the engine: the run that is going on (or whose end nobody has seen yet),
   // from any state.

@@ -153,6 +153,7 @@ grpc::ServerUnaryReactor* ContainersService::Wait(grpc::CallbackServerContext*,
         reactor->Answer(result.status, [&] {
           response->set_exit_code(result.exit_code);
           response->set_error(result.error);
+          for (const v1::StepTiming& step : result.timings) *response->add_timings() = step;
         });
       });
   if (ticket != 0) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -150,8 +151,13 @@ class Engine {
                                                  const image::v1::ImageDetails& image,
                                                  bool single_run);
   absl::Status ResolveReferences(v1::ContainerConfig& config);
-  absl::Status Record(const v1::ContainerRecord& record, const std::string& spec_json,
-                      std::vector<containerd::types::Mount>* rootfs);
+  // One attempt at Create. Sets `*stale` when what `image` remembers is not so any more: then
+  // nothing was made.
+  absl::StatusOr<v1::CreateContainerResponse> CreateFrom(const v1::CreateContainerRequest& request,
+                                                         const ImageClient::Resolved& image,
+                                                         StepTimer& timer, bool* stale);
+  absl::Status Record(const v1::ContainerRecord& record, const ImageClient::Resolved& image,
+                      const std::string& spec_json, std::vector<containerd::types::Mount>* rootfs);
   std::optional<ResolvedUser> CachedUser(const v1::ContainerDefinition& definition) const;
 
   // engine_start.cc: all with the container's operation held.
@@ -178,9 +184,10 @@ class Engine {
   void HandleExit(const ContainerPtr& container, uint64_t number, const TaskExit& exit,
                   const std::string& trouble);
   // With the operation held: does what the state asks for; comes back by itself if it cannot.
-  void Settle(const ContainerPtr& container, Container::Operation& operation, int attempt);
+  void Settle(const ContainerPtr& container, Container::Operation& operation, int attempt,
+              StepTimer& timer);
   void SettleLater(const ContainerPtr& container, absl::Duration delay, int attempt);
-  absl::Status FinishRun(const ContainerPtr& container);
+  absl::Status FinishRun(const ContainerPtr& container, StepTimer& timer);
   bool ShouldRestart(const Container& container, int32_t exit_code) const;
   void ScheduleRestart(const ContainerPtr& container, absl::Duration delay);
   void RestartByPolicy(const ContainerPtr& container, uint64_t number);
@@ -188,7 +195,8 @@ class Engine {
   void RecordSoon(const ContainerPtr& container);
 
   // engine_remove.cc
-  absl::Status RemoveHeld(const ContainerPtr& container, bool volumes);
+  absl::Status RemoveHeld(const ContainerPtr& container, bool volumes, StepTimer& timer);
+  void SweepFiles(const std::string& id);
 
   // engine_recover.cc
   void Adopt(const ContainerPtr& container, const std::optional<TaskStatus>& task);
@@ -223,6 +231,8 @@ class Engine {
   std::map<std::string, ResolvedUser> users_ ABSL_GUARDED_BY(mutex_);
   // The user in the recorded configuration of a container; missing: not known since the restart.
   std::map<std::string, ResolvedUser> spec_users_ ABSL_GUARDED_BY(mutex_);
+  // Containers that are removed and have files left, which go behind everybody's back.
+  std::set<std::string> sweeping_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Wire form of an endpoint, and back.

@@ -148,7 +148,8 @@ absl::StatusOr<ResolvedUser> Engine::UserOf(const v1::ContainerDefinition& defin
   return ResolveUser(definition.config().user(), GroupAdd(definition.config()), *database);
 }
 
-absl::Status Engine::Record(const v1::ContainerRecord& record, const std::string& spec_json,
+absl::Status Engine::Record(const v1::ContainerRecord& record, const ImageClient::Resolved& image,
+                            const std::string& spec_json,
                             std::vector<containerd::types::Mount>* rootfs) {
   const v1::ContainerDefinition& definition = record.definition();
   metadata::v1::CreateContainerRequest request;
@@ -162,6 +163,10 @@ absl::Status Engine::Record(const v1::ContainerRecord& record, const std::string
   container.set_snapshot_key(definition.snapshot_key());
   (*container.mutable_labels())["gantry.engine/name"] = record.name();
   request.set_snapshot_parent(definition.snapshot_parent());
+  if (image.remembered) {
+    request.mutable_expected_image()->set_name(image.name);
+    request.mutable_expected_image()->set_digest(image.digest);
+  }
   metadata::v1::RecordWrite* write = request.add_records();
   write->set_bucket(kContainerBucket);
   write->set_key(definition.id());
@@ -186,9 +191,22 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::Create(
   const absl::Time began = absl::Now();
   StepTimer timer;
   RETURN_IF_ERROR(CheckConfig(request.config()));
-  ASSIGN_OR_RETURN(image::v1::ImageDetails image, images_.Inspect(request.config().image()));
-  timer.Step("resolve");
+  bool stale = false;
+  absl::StatusOr<v1::CreateContainerResponse> created;
+  do {
+    if (std::exchange(stale, false)) images_.Forget(request.config().image());
+    ASSIGN_OR_RETURN(const ImageClient::Resolved image, images_.Resolve(request.config().image()));
+    timer.Step("resolve");
+    created = CreateFrom(request, image, timer, &stale);
+  } while (stale);
+  if (created.ok()) CountAction(request.start() ? "start" : "create", began);
+  return created;
+}
 
+absl::StatusOr<v1::CreateContainerResponse> Engine::CreateFrom(
+    const v1::CreateContainerRequest& request, const ImageClient::Resolved& image, StepTimer& timer,
+    bool* stale) {
+  const absl::Time began = absl::Now();
   v1::CreateContainerResponse response;
   const std::string id = RandomHex(32);
   std::string name = request.config().name();
@@ -202,9 +220,9 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::Create(
   v1::ContainerRecord record;
   record.set_version(1);
   record.set_name(name);
-  ASSIGN_OR_RETURN(
-      *record.mutable_definition(),
-      Define(id, request.config(), image, request.start() && request.config().auto_remove()));
+  ASSIGN_OR_RETURN(*record.mutable_definition(),
+                   Define(id, request.config(), image.details,
+                          request.start() && request.config().auto_remove()));
   const v1::ContainerDefinition& definition = record.definition();
   std::vector<std::string> warnings;
   const std::optional<ResolvedUser> cached = CachedUser(definition);
@@ -238,7 +256,9 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::Create(
 
   RETURN_IF_ERROR(FAILPOINT("engine.create.before_record"));
   std::vector<containerd::types::Mount> rootfs;
-  RETURN_IF_ERROR(Record(record, oci::WriteSpec(spec), &rootfs));
+  const absl::Status recorded = Record(record, image, oci::WriteSpec(spec), &rootfs);
+  *stale = image.remembered && (absl::IsAborted(recorded) || absl::IsNotFound(recorded));
+  RETURN_IF_ERROR(recorded);
   auto container = std::make_shared<Container>(record);
   container->SetRootfs(rootfs);
   for (const std::string& volume : definition.anonymous_volumes()) volumes_.AddAnonymous(volume);
@@ -265,22 +285,21 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::Create(
   response.set_id(id);
   response.set_name(name);
   for (std::string& warning : warnings) response.add_warnings(std::move(warning));
-  CountAction("create", began);
   UpdateGauges();
   if (!request.start()) return response;
+  CountAction("create", began);
 
   std::move(release_endpoint).Cancel();
   const absl::Status started = StartRun(container, std::move(start), timer);
   if (!started.ok()) {
     if (definition.config().auto_remove()) {
-      const absl::Status removed = RemoveHeld(container, true);
+      const absl::Status removed = RemoveHeld(container, true, timer);
       if (!removed.ok()) SettleLater(container, absl::Seconds(1), 1);
     }
     return started;
   }
   *response.mutable_attach() = AddressOf(*container);
   for (const v1::StepTiming& step : timer.steps()) *response.add_timings() = step;
-  CountAction("start", began);
   return response;
 }
 

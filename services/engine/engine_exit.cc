@@ -66,6 +66,8 @@ void Engine::HandleExit(const ContainerPtr& container, uint64_t number, const Ta
   // An end that a start that failed has dealt with already.
   if (!IsLive(container->state()) || container->run().number != number) return;
 
+  StepTimer timer(exit.exited_at);
+  timer.Step("exit_notice");
   const bool again = ShouldRestart(*container, exit.code);
   const absl::Status marked =
       container->MarkEnded(exit.code, exit.exited_at, again ? State::kRestarting : State::kExited);
@@ -79,7 +81,7 @@ void Engine::HandleExit(const ContainerPtr& container, uint64_t number, const Ta
                                 {"restarts", again},
                                 {"trouble", trouble}});
   UpdateGauges();
-  Settle(container, *operation, 0);
+  Settle(container, *operation, 0, timer);
 }
 
 bool Engine::ShouldRestart(const Container& container, int32_t exit_code) const {
@@ -91,28 +93,32 @@ bool Engine::ShouldRestart(const Container& container, int32_t exit_code) const 
           container.last_run().restart_count() < policy.maximum_retries());
 }
 
-absl::Status Engine::FinishRun(const ContainerPtr& container) {
+absl::Status Engine::FinishRun(const ContainerPtr& container, StepTimer& timer) {
   const std::string& id = container->id();
   // First the record, then the shim's: the exit code is always in one of them.
   const bool goes = container->goes_with_its_end() && container->state() == State::kExited;
   if (!goes) RETURN_IF_ERROR(RecordNow(*container));
   RETURN_IF_ERROR(FAILPOINT("engine.exit.after_record"));
   RETURN_IF_ERROR(tasks_.Delete(id));
+  timer.Step("task_delete");
   RETURN_IF_ERROR(FAILPOINT("engine.exit.after_task_delete"));
   RETURN_IF_ERROR(network_.Release(id));
-  RETURN_IF_ERROR(sys::RemoveTree(RuntimeDirectory(id)));
+  // Of one that goes now, the removal takes all files.
+  if (!goes) RETURN_IF_ERROR(sys::RemoveTree(RuntimeDirectory(id)));
+  timer.Step("network_release");
   container->SetNeedsCleanup(false);
   return absl::OkStatus();
 }
 
-void Engine::Settle(const ContainerPtr& container, Container::Operation& operation, int attempt) {
+void Engine::Settle(const ContainerPtr& container, Container::Operation& operation, int attempt,
+                    StepTimer& timer) {
   const State state = container->state();
   if (IsLive(state)) return;
   absl::Status done;
-  if (container->needs_cleanup()) done = FinishRun(container);
+  if (container->needs_cleanup()) done = FinishRun(container, timer);
   if (done.ok() && container->goes_with_its_end() &&
       (state == State::kExited || state == State::kDead)) {
-    done = RemoveHeld(container, true);
+    done = RemoveHeld(container, true, timer);
   }
   if (!done.ok()) {
     log::Warning("an end is not cleaned up, trying again",
@@ -136,7 +142,8 @@ void Engine::SettleLater(const ContainerPtr& container, absl::Duration delay, in
     }
     // Dead: only a person decides to try again. Anything else did not get further.
     if (container->state() != State::kDead || container->goes_with_its_end()) {
-      Settle(container, *operation, attempt);
+      StepTimer timer;
+      Settle(container, *operation, attempt, timer);
     }
   });
 }

@@ -222,6 +222,10 @@ absl::StatusOr<v1::SystemInfoResponse> Engine::Info() {
 absl::Status Engine::Audit(rpc::AuditReport& report) {
   std::set<std::string> known_ids;
   for (const ContainerPtr& container : index_.All()) known_ids.insert(container->id());
+  {
+    absl::MutexLock lock(&mutex_);
+    known_ids.insert(sweeping_.begin(), sweeping_.end());
+  }
   const auto find = [&](const char* kind, const std::string& object, std::string problem,
                         std::string remedy) {
     report.findings.push_back({kind, object, std::move(problem), std::move(remedy)});

@@ -173,9 +173,10 @@ void Engine::Adopt(const ContainerPtr& container, const std::optional<TaskStatus
       absl::StatusOr<Container::Operation> held =
           container->Begin("clean up", absl::InfiniteDuration());
       if (!held.ok() || container->state() != State::kCreated) return;
+      StepTimer timer;
       absl::Status removed;
-      if (container->needs_cleanup()) removed = FinishRun(container);
-      if (removed.ok()) removed = RemoveHeld(container, true);
+      if (container->needs_cleanup()) removed = FinishRun(container, timer);
+      if (removed.ok()) removed = RemoveHeld(container, true, timer);
       if (!removed.ok()) {
         log::Warning("a container cut short stays",
                      {{"container", container->id()}, {"error", removed}});

@@ -36,7 +36,8 @@ absl::Status Engine::Remove(const v1::RemoveContainerRequest& request) {
     RETURN_IF_ERROR(operation.status());
     const State state = container->state();
     if (!IsLive(state)) {
-      const absl::Status removed = RemoveHeld(container, request.volumes());
+      StepTimer timer;
+      const absl::Status removed = RemoveHeld(container, request.volumes(), timer);
       CountAction("remove", began);
       UpdateGauges();
       return removed;
@@ -72,7 +73,8 @@ absl::Status Engine::Remove(const v1::RemoveContainerRequest& request) {
   }
 }
 
-absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes) {
+absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes,
+                                StepTimer& timer) {
   const std::string& id = container->id();
   RETURN_IF_ERROR(container->MarkRemoving());
   metadata::v1::DeleteContainerRequest request;
@@ -111,25 +113,38 @@ absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes
     RecordSoon(container);
     return Annotate(removed, absl::StrCat("remove container '", container->name(), "'"));
   }
+  timer.Step("record_delete");
   // Removed as of here; what is left on disk is swept after a crash.
   container->SetNeedsCleanup(false);
-  index_.Remove(*container);
   {
     absl::MutexLock lock(&mutex_);
+    sweeping_.insert(id);  // Before the index forgets it: an audit finds it in one of the two.
     spec_users_.erase(id);
   }
+  index_.Remove(*container);
   absl::Status swept = FAILPOINT("engine.remove.after_record");
-  swept = FirstError(swept, sys::RemoveTree(StateDirectory(id)));
-  swept = FirstError(swept, sys::RemoveTree(RuntimeDirectory(id)));
   for (const std::string& name : volumes) {
     swept = FirstError(swept, volumes_.FinishRemoval(name));
   }
   if (!swept.ok()) {
+    log::Warning("a removed container's volumes stay until the next start of the engine",
+                 {{"container", id}, {"error", swept}});
+  }
+  container->MarkRemoved(timer.steps());
+  // Nobody has to wait for these: ids do not come again.
+  executor_.Run([this, id] { SweepFiles(id); });
+  return absl::OkStatus();
+}
+
+void Engine::SweepFiles(const std::string& id) {
+  const absl::Status swept =
+      FirstError(sys::RemoveTree(StateDirectory(id)), sys::RemoveTree(RuntimeDirectory(id)));
+  if (!swept.ok()) {
     log::Warning("a removed container's files stay until the next start of the engine",
                  {{"container", id}, {"error", swept}});
   }
-  container->MarkRemoved();
-  return absl::OkStatus();
+  absl::MutexLock lock(&mutex_);
+  sweeping_.erase(id);
 }
 
 absl::Status Engine::Pause(absl::string_view reference) {

@@ -24,6 +24,7 @@
 #include "services/engine/engine.h"
 #include "services/engine/network/hosts_files.h"
 #include "services/engine/snapshot_root.h"
+#include "services/engine/volatile_root.h"
 
 namespace gantry::engine {
 namespace {
@@ -124,7 +125,7 @@ absl::StatusOr<v1::StartContainerResponse> Engine::Start(const v1::StartContaine
       // A container that is to go with its end goes with a failed start, too; but not for a peer
       // that was away.
       if (container->goes_with_its_end() && !absl::IsUnavailable(started)) {
-        const absl::Status removed = RemoveHeld(container, true);
+        const absl::Status removed = RemoveHeld(container, true, timer);
         if (!removed.ok()) SettleLater(container, absl::Seconds(1), 1);
       }
       return started;
@@ -162,7 +163,7 @@ absl::Status Engine::TryStart(const ContainerPtr& container, StartOptions& optio
   if (!IsLegalTransition(before, State::kRunning) || before == State::kPaused) {
     return WrongState("start", container->name(), before);
   }
-  if (container->needs_cleanup()) RETURN_IF_ERROR(FinishRun(container));
+  if (container->needs_cleanup()) RETURN_IF_ERROR(FinishRun(container, timer));
 
   const std::string& id = container->id();
   RETURN_IF_ERROR(sys::MakeDirectories(RuntimeDirectory(id), 0700));
@@ -186,6 +187,7 @@ absl::Status Engine::TryStart(const ContainerPtr& container, StartOptions& optio
   *file.mutable_network() = run.network;
   file.set_network_mode(run.network_mode);
   RETURN_IF_ERROR(sys::WriteFileAtomically(RunFilePath(id), file.SerializeAsString()));
+  if (container->definition().single_run()) RETURN_IF_ERROR(MakeVolatile(rootfs));
   RETURN_IF_ERROR(FAILPOINT("engine.start.before_task_create"));
   timer.Step("prepare");
 

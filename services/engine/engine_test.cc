@@ -620,5 +620,45 @@ TEST_F(EngineTest, ListFiltersAndHidesWhatDoesNotRun) {
   EXPECT_THAT(engine_->List(request), Fails(absl::StatusCode::kInvalidArgument, "colour"));
 }
 
+TEST_F(EngineTest, AnImageIsLookedUpAgainOnlyWhenItsNameMeansAnother) {
+  ASSERT_OK(engine_->Create(Request("first")));
+  ASSERT_OK(engine_->Create(Request("second")));
+  EXPECT_EQ(suite_->image_inspections(), 1);
+
+  const std::string chain = suite_->AddImage("busybox").chain_id();
+  ASSERT_OK(engine_->Create(Request("third")));
+
+  EXPECT_EQ(suite_->image_inspections(), 2);
+  EXPECT_EQ((*engine_->Find("third"))->definition().snapshot_parent(), chain);
+  EXPECT_THAT(suite_->ContainerIds(), ::testing::SizeIs(3));
+}
+
+TEST_F(EngineTest, ARunThatIsRemovedWithItsEndNeverSyncsItsRoot) {
+  v1::CreateContainerRequest request = Request("gone");
+  request.mutable_config()->set_auto_remove(true);
+  const std::string gone = Run(request);
+  const std::string stays = Run(Request("stays"));
+
+  EXPECT_THAT(suite_->RootfsOf(gone), Contains("volatile"));
+  EXPECT_THAT(suite_->RootfsOf(stays), Not(Contains("volatile")));
+}
+
+TEST_F(EngineTest, TheRemovalTellsItsSteps) {
+  v1::CreateContainerRequest request = Request("gone");
+  request.mutable_config()->set_auto_remove(true);
+  const std::string id = Run(request);
+  absl::Notification removed;
+  std::vector<std::string> steps;
+  (*engine_->Find(id))->Wait(v1::WaitContainerRequest::REMOVED, [&](const WaitResult& result) {
+    for (const v1::StepTiming& step : result.timings) steps.push_back(step.step());
+    removed.Notify();
+  });
+
+  suite_->EndTask(id, 0);
+
+  ASSERT_TRUE(removed.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  EXPECT_THAT(steps, ElementsAre("exit_notice", "task_delete", "network_release", "record_delete"));
+}
+
 }  // namespace
 }  // namespace gantry::engine

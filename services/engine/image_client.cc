@@ -1,14 +1,18 @@
 #include "services/engine/image_client.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/status.h"
+#include "lib/oci/image_reference.h"
 #include "services/engine/peer_call.h"
 
 namespace gantry::engine {
 namespace {
+
+constexpr size_t kMaxRemembered = 256;
 
 // As people know it: a name without a tag means `latest`.
 std::string WithTag(const std::string& reference) {
@@ -38,6 +42,35 @@ absl::StatusOr<image::v1::ImageDetails> ImageClient::Inspect(const std::string& 
   }
   RETURN_IF_ERROR(status);
   return details;
+}
+
+absl::StatusOr<ImageClient::Resolved> ImageClient::Resolve(const std::string& reference) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (auto found = resolved_.find(reference); found != resolved_.end()) return found->second;
+  }
+  Resolved resolved;
+  ASSIGN_OR_RETURN(resolved.details, Inspect(reference));
+  const absl::StatusOr<oci::ImageReference> parsed = oci::ImageReference::Parse(reference);
+  if (!parsed.ok()) return resolved;  // An id.
+  const auto& names = resolved.details.names();
+  const std::string name = parsed->str();
+  if (std::find(names.begin(), names.end(), name) == names.end()) return resolved;
+  resolved.name = name;
+  resolved.digest = resolved.details.target().digest();
+  // One that is not unpacked may be by the next time, which changes no name.
+  if (resolved.details.chain_id().empty()) return resolved;
+  absl::MutexLock lock(&mutex_);
+  if (resolved_.size() >= kMaxRemembered) resolved_.clear();
+  Resolved& remembered = resolved_[reference];
+  remembered = resolved;
+  remembered.remembered = true;
+  return resolved;
+}
+
+void ImageClient::Forget(const std::string& reference) {
+  absl::MutexLock lock(&mutex_);
+  resolved_.erase(reference);
 }
 
 absl::StatusOr<uint32_t> ImageClient::Count() {

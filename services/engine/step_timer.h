@@ -15,7 +15,9 @@ namespace gantry::engine {
 // Thread-compatible.
 class StepTimer {
  public:
-  StepTimer() : last_(absl::GetCurrentTimeNanos()) {}
+  StepTimer() : StepTimer(absl::Now()) {}
+  // The first step began at `began`.
+  explicit StepTimer(absl::Time began) : last_(absl::ToUnixNanos(began)) {}
 
   // Ends a step that began when the one before it ended.
   void Step(absl::string_view name) {

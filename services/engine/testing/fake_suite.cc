@@ -4,10 +4,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "containerd/events/events.pb.h"
 #include "containerd/services/containers/v1/containers.grpc.pb.h"
@@ -40,6 +42,7 @@ struct Task {
   Process init;
   bool paused = false;
   std::string stdout_uri;
+  std::vector<std::string> root_options;
   std::vector<int> signals;
   std::map<std::string, Process> execs;
 };
@@ -64,6 +67,16 @@ struct FakeSuite::State {
   std::string directory;
   mutable absl::Mutex mutex;
   std::map<std::string, image::v1::ImageDetails> images ABSL_GUARDED_BY(mutex);
+  int images_made ABSL_GUARDED_BY(mutex) = 0;
+  int inspections ABSL_GUARDED_BY(mutex) = 0;
+
+  bool Means(const metadata::v1::ImageExpectation& expected) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return std::any_of(images.begin(), images.end(), [&](const auto& entry) {
+      return entry.second.names(0) == expected.name() &&
+             entry.second.target().digest() == expected.digest();
+    });
+  }
   RecordMap records ABSL_GUARDED_BY(mutex);
   std::map<std::string, containers::Container> containers_ ABSL_GUARDED_BY(mutex);
   std::map<std::string, std::string> snapshot_parents ABSL_GUARDED_BY(mutex);
@@ -143,6 +156,9 @@ struct FakeSuite::Services {
       absl::MutexLock lock(&state.mutex);
       const std::string& id = request->container().id();
       if (state.containers_.count(id) > 0) return Status(StatusCode::ALREADY_EXISTS, id);
+      if (request->has_expected_image() && !state.Means(request->expected_image())) {
+        return Status(StatusCode::ABORTED, "the image has another target");
+      }
       const std::string parent =
           request->snapshot_parent().empty()
               ? absl::StrCat(state.directory, "/empty")
@@ -277,6 +293,7 @@ struct FakeSuite::Services {
     Status Inspect(ServerContext*, const image::v1::InspectImageRequest* request,
                    image::v1::ImageDetails* response) override {
       absl::MutexLock lock(&state.mutex);
+      ++state.inspections;
       auto found = state.images.find(request->reference());
       if (found == state.images.end()) return NotFound(request->reference());
       *response = found->second;
@@ -319,7 +336,11 @@ struct FakeSuite::Services {
       if (FindTask(request->container_id()) != nullptr) {
         return Status(StatusCode::ALREADY_EXISTS, "task exists");
       }
-      state.tasks_[request->container_id()].stdout_uri = request->stdout();
+      Task& task = state.tasks_[request->container_id()];
+      task.stdout_uri = request->stdout();
+      for (const auto& mount : request->rootfs()) {
+        task.root_options.assign(mount.options().begin(), mount.options().end());
+      }
       response->set_pid(static_cast<uint32_t>(state.pid));
       Trailers(context);
       return Status::OK;
@@ -531,9 +552,12 @@ image::v1::ImageDetails& FakeSuite::AddImage(const std::string& name,
                                              const std::map<std::string, std::string>& files) {
   absl::MutexLock lock(&state_->mutex);
   image::v1::ImageDetails& image = state_->images[name];
+  image = image::v1::ImageDetails();
   image.set_id(absl::StrCat("sha256:", std::string(64, 'a')));
-  image.add_names(name);
-  image.set_chain_id(absl::StrCat("chain-", state_->images.size()));
+  image.add_names(absl::StrCat("docker.io/library/", name, ":latest"));
+  image.mutable_target()->set_digest(
+      absl::StrFormat("sha256:%064d", static_cast<int>(++state_->images_made)));
+  image.set_chain_id(absl::StrCat("chain-", state_->images_made));
   image.add_diff_ids("sha256:diff");
   image.set_size_bytes(1000);
   image.mutable_config()->add_cmd("sh");
@@ -545,6 +569,17 @@ image::v1::ImageDetails& FakeSuite::AddImage(const std::string& name,
     (void)sys::WriteFileAtomically(full, text, 0644);
   }
   return image;
+}
+
+std::vector<std::string> FakeSuite::RootfsOf(const std::string& id) const {
+  absl::MutexLock lock(&state_->mutex);
+  auto found = state_->tasks_.find(id);
+  return found == state_->tasks_.end() ? std::vector<std::string>() : found->second.root_options;
+}
+
+int FakeSuite::image_inspections() const {
+  absl::MutexLock lock(&state_->mutex);
+  return state_->inspections;
 }
 
 std::vector<std::string> FakeSuite::RecordKeys(const std::string& bucket) const {

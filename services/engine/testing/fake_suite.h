@@ -34,9 +34,12 @@ class FakeSuite {
 
   // --- Images ---
 
-  // Known under `name`; its top snapshot is a directory with these files.
+  // Known under `name`, which may have been another's; its top snapshot is a directory with these
+  // files.
   image::v1::ImageDetails& AddImage(const std::string& name,
                                     const std::map<std::string, std::string>& files = {});
+
+  int image_inspections() const;  // Calls of gantry-image so far.
 
   // --- Metadata ---
 
@@ -62,6 +65,7 @@ class FakeSuite {
     std::vector<std::string> execs;
   };
   std::map<std::string, TaskView> Tasks() const;
+  std::vector<std::string> RootfsOf(const std::string& id) const;  // Options of its mount.
   // The program ends by itself.
   void EndTask(const std::string& id, int code);
   void EndExec(const std::string& id, const std::string& exec_id, int code);
