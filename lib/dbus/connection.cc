@@ -141,18 +141,18 @@ absl::StatusOr<std::string> Connection::ReadLine() {
 }
 
 absl::Status Connection::Authenticate() {
-  // The credentials are the socket's own. An empty identity stands for "whoever the kernel says".
-  RETURN_IF_ERROR(Send(absl::string_view("\0AUTH EXTERNAL\r\n", 16)));
-  ASSIGN_OR_RETURN(std::string line, ReadLine());
-  if (absl::StartsWith(line, "DATA")) {
-    RETURN_IF_ERROR(Send("DATA\r\n"));
-    ASSIGN_OR_RETURN(line, ReadLine());
-  }
-  if (!absl::StartsWith(line, "OK")) {
+  // The credentials are the socket's own; an empty identity stands for "whoever the kernel says".
+  // All is said at once, as systemd's own clients do: a message that followed BEGIN closely could
+  // be read along with it by systemd, and then lies there until the next one comes.
+  static constexpr absl::string_view kWords("\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n", 29);
+  RETURN_IF_ERROR(Send(kWords));
+  for (const char* wanted : {"DATA", "OK"}) {
+    ASSIGN_OR_RETURN(const std::string line, ReadLine());
+    if (absl::StartsWith(line, wanted)) continue;
     return absl::PermissionDeniedError(absl::StrCat(
         "D-Bus: authentication as the calling user was refused: '", EscapeForTerminal(line), "'"));
   }
-  return Send("BEGIN\r\n");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Message> Connection::Receive() {

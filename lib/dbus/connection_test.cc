@@ -79,17 +79,10 @@ TEST_F(ConnectionTest, ErrorsOfTheOtherEndHaveACodeAndTheirText) {
   EXPECT_THAT(call("org.example.Other"), Fails(absl::StatusCode::kFailedPrecondition, "because"));
 }
 
-TEST_F(ConnectionTest, AServerThatKnowsUsAtOnceIsFine) {
-  FakeBus bus(
-      path(), [](const Message& call) { return Answers{FakeBus::Reply(call)}; }, "OK 0123\r\n");
-  auto connection = Open();
-  ASSERT_OK(connection);
-  EXPECT_OK(connection->Call({.path = "/", .interface = "a.b", .member = "M"}, {}));
-}
-
 TEST_F(ConnectionTest, ARefusalIsPermissionDenied) {
   FakeBus bus(
       path(), [](const Message&) { return Answers{}; }, "REJECTED EXTERNAL\r\n");
+
   EXPECT_THAT(Open().status(), Fails(absl::StatusCode::kPermissionDenied, "REJECTED EXTERNAL"));
 }
 

@@ -23,9 +23,9 @@ class FakeBus {
   };
   using Handler = std::function<std::vector<Answer>(const Message& call)>;
 
-  // Listens at `path`. `says_to_authentication` is the whole answer to the first line.
+  // Listens at `path`. `says_to_authentication` are its answers there.
   FakeBus(const std::string& path, Handler handler,
-          std::string says_to_authentication = "DATA\r\n");
+          std::string says_to_authentication = "DATA\r\nOK 0123\r\n");
   ~FakeBus();
 
   static Answer Reply(const Message& call, std::vector<Value> body = {});
