@@ -73,6 +73,14 @@ class Cgroup {
   // mounted.
   absl::Status Apply(const oci::Resources& resources, bool rootless = false) const;
 
+  // checkBeforeUpdate: whether memory in use is below a new limit. Errors: FailedPrecondition.
+  absl::Status CheckUpdate(const oci::Resources& resources) const;
+
+  // v2: gives the directory, and the files of it that the kernel says may be given
+  // (/sys/kernel/cgroup/delegate), to a user, who can then make cgroups below it and move its
+  // processes between them. Limits stay out of reach: they are files of ours.
+  absl::Status Delegate(uid_t uid) const;
+
   // Changes limits of a running container: raising and lowering memory and swap in the right order,
   // replacing the device program only if rules are given.
   absl::Status Update(const oci::Resources& resources) const;

@@ -114,8 +114,12 @@ absl::Status Cgroup::Apply(const oci::Resources& resources, bool rootless) const
   return rootless ? absl::OkStatus() : ApplyDevices(*this, resources.devices);
 }
 
+absl::Status Cgroup::CheckUpdate(const oci::Resources& resources) const {
+  return resources.memory ? CheckUsage(*this, *resources.memory) : absl::OkStatus();
+}
+
 absl::Status Cgroup::Update(const oci::Resources& resources) const {
-  if (resources.memory) RETURN_IF_ERROR(CheckUsage(*this, *resources.memory));
+  RETURN_IF_ERROR(CheckUpdate(resources));
   ASSIGN_OR_RETURN(std::vector<Setting> settings, Settings(*this, resources));
   if (mode_ != Mode::kV2) OrderMemoryV1(*this, settings);
   for (const Setting& setting : settings) RETURN_IF_ERROR(WriteSetting(*this, setting));
