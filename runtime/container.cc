@@ -19,6 +19,7 @@
 #include "runtime/container_impl.h"
 #include "runtime/create/creation.h"
 #include "runtime/new_process.h"
+#include "runtime/unit.h"
 
 namespace gantry::runtime {
 namespace {
@@ -173,6 +174,8 @@ absl::Status Container::Update(const oci::Resources& resources) {
   ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
   if (status == Status::kStopped) return absl::FailedPreconditionError("container not running");
   RETURN_IF_ERROR(oci::CheckResources(resources, "resources"));
+  RETURN_IF_ERROR(impl_->cgroup.CheckUpdate(resources));
+  RETURN_IF_ERROR(UpdateUnit(impl_->record, resources));
   return impl_->cgroup.Update(resources);
 }
 

@@ -8,6 +8,7 @@
 #include "lib/sys/file.h"
 #include "runtime/container_impl.h"
 #include "runtime/hooks.h"
+#include "runtime/unit.h"
 
 namespace gantry::runtime {
 
@@ -25,9 +26,10 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
   if (!impl_->cgroup.empty()) {
     // Processes that outlived an init whose pid namespace was not theirs.
     if (!impl_->record.own_pid_namespace) (void)impl_->cgroup.KillAll();
-    RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_cgroup"));
-    RETURN_IF_ERROR(impl_->cgroup.Remove());
   }
+  RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_cgroup"));
+  RETURN_IF_ERROR(StopUnit(impl_->record));
+  if (!impl_->cgroup.empty()) RETURN_IF_ERROR(impl_->cgroup.Remove());
   // The hooks are read before the record of them goes; a creation that died early has none.
   const bool hooks = impl_->record.has_poststop && !impl_->never_ran && impl_->LoadSpec().ok();
   RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_state"));

@@ -64,8 +64,8 @@ std::string WriteFeatures() {
   writer.BeginObject();
   writer.Member("v1", true);
   writer.Member("v2", true);
-  writer.Member("systemd", false);
-  writer.Member("systemdUser", false);
+  writer.Member("systemd", true);
+  writer.Member("systemdUser", true);
   writer.Member("rdma", true);
   writer.EndObject();
   WriteSeccomp(writer);

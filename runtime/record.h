@@ -34,7 +34,8 @@ struct Record {
   // Whether the configuration has such hooks: start and delete need not read it when not.
   bool has_poststart = false, has_poststop = false;
   CgroupManager cgroup_manager = CgroupManager::kCgroupfs;
-  std::string systemd_unit;
+  std::string systemd_unit;   // Of the systemd driver: "gantry-web.scope".
+  bool systemd_user = false;  // It belongs to the user's own systemd.
   cgroup::Mode cgroup_mode = cgroup::Mode::kV1;
   std::vector<cgroup::Directory> cgroups;
   oci::StringMap annotations;

@@ -26,12 +26,6 @@ namespace {
 
 using sys::ErrnoError;
 
-bool AsksForLimits(const oci::Resources& resources) {
-  oci::Resources rest = resources;
-  rest.devices.clear();
-  return oci::WriteResources(rest) != "{}";
-}
-
 oci::Spec Slim(oci::Spec spec) {
   spec.mounts = {};
   spec.annotations = {};
@@ -144,41 +138,6 @@ void Creation::FillRecord() {
                               : options_.seccomp_cache;
 }
 
-absl::Status Creation::PlanCgroup() {
-  if (options_.cgroup_manager == CgroupManager::kDisabled) return absl::OkStatus();
-  if (options_.cgroup_manager == CgroupManager::kSystemd) {
-    return absl::UnimplementedError(
-        "the systemd cgroup driver is not supported by this version; use cgroupfs");
-  }
-  ASSIGN_OR_RETURN(cgroup::Layout layout, cgroup::Layout::Detect());
-  const std::string& path = spec().linux_.cgroups_path;
-  ASSIGN_OR_RETURN(
-      cgroup_,
-      cgroup::Cgroup::Plan(layout, path.empty() ? absl::StrCat("/gantry/", options_.id) : path));
-  record_.cgroup_mode = cgroup_.mode();
-  record_.cgroups = cgroup_.directories();
-  return absl::OkStatus();
-}
-
-absl::Status Creation::PrepareCgroup() {
-  if (cgroup_.empty()) return absl::OkStatus();
-  RETURN_IF_ERROR(FAILPOINT("runtime.create.before_cgroup"));
-  const auto& resources = spec().linux_.resources;
-  absl::Status status = cgroup_.Create();
-  if (!status.ok() && (record_.rootless || InUserNamespace())) {
-    // Nothing was delegated to this user. Fine, unless limits depend on it.
-    if (resources && AsksForLimits(*resources)) {
-      return Annotate(status, "rootless containers need a delegated cgroup for resource limits");
-    }
-    cgroup_ = cgroup::Cgroup();
-    record_.cgroups.clear();
-    return absl::OkStatus();
-  }
-  RETURN_IF_ERROR(status);
-  if (!resources) return absl::OkStatus();
-  return cgroup_.Apply(*resources, record_.rootless || InUserNamespace());
-}
-
 absl::Status Creation::PrepareSeccomp() {
   if (!spec().linux_.seccomp) return absl::OkStatus();
   ASSIGN_OR_RETURN(filter_, CompileSeccomp(*spec().linux_.seccomp, record_.seccomp_cache));
@@ -207,8 +166,7 @@ absl::Status Creation::Finish(NewProcess& process) {
 }
 
 void Creation::Undo() {
-  // The init is gone by now; nobody else in there is ours to end.
-  if (cgroup_.made()) (void)cgroup_.Remove();
+  UndoCgroup();
   if (!claimed_) return;
   (void)RemoveContainerDirectory(directory_);
   if (hooks_ran_) {
@@ -260,6 +218,7 @@ absl::StatusOr<std::unique_ptr<Container::Impl>> Creation::Run() {
   ASSIGN_OR_RETURN(NewProcess process, Clone());
   Lap("clone");
   RETURN_IF_ERROR(Converse(process));
+  new_unit_.reset();  // Init is in its cgroup by now.
   last_ = NowMicroseconds();
   RETURN_IF_ERROR(Finish(process));
   std::move(undo).Cancel();

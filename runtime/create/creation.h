@@ -1,6 +1,7 @@
 // One container's creation, from config.json to an init that waits.
 //
-//   creation.cc        the order of the steps; configuration, id, record, cgroup, seccomp, undoing
+//   creation.cc        the order of the steps; configuration, id, record, seccomp, undoing
+//   limits.cc          its cgroup: made, limited, owned, undone
 //   plan.cc            what the new process is to do: namespaces, mounts, sockets
 //   conversation.cc    clone, and the talk with the new process until it waits
 #pragma once
@@ -27,6 +28,7 @@
 #include "runtime/runtime.h"
 #include "runtime/seccomp.h"
 #include "runtime/timing.h"
+#include "runtime/unit.h"
 
 namespace gantry::runtime {
 
@@ -48,6 +50,10 @@ class Creation {
   void FillRecord();
   absl::Status PlanCgroup();
   absl::Status PrepareCgroup();
+  absl::Status MakeCgroup();
+  absl::Status StartUnit();
+  absl::Status OwnCgroup();
+  void UndoCgroup();
   absl::Status PrepareSeccomp();
   absl::Status Prepare();
   absl::Status Finish(NewProcess& process);
@@ -86,6 +92,10 @@ class Creation {
   bool claimed_ = false, hooks_ran_ = false;
   Record record_;
   cgroup::Cgroup cgroup_;
+  cgroup::Layout layout_;
+  cgroup::UnitName unit_name_;
+  std::optional<NewUnit> new_unit_;
+  bool unit_started_ = false;
   std::optional<SeccompFilter> filter_;
   InitPlan plan_;
   uint64_t clone_flags_ = 0;

@@ -128,8 +128,10 @@ std::vector<std::string> RuntimeTest::CgroupDirectories() const {
   auto hierarchies = sys::ListDirectory("/sys/fs/cgroup");
   if (!hierarchies.ok()) return found;
   for (const std::string& name : *hierarchies) {
-    const std::string leaf = absl::StrCat("/sys/fs/cgroup/", name, cgroup_, "/leaf");
-    if (sys::Exists(leaf)) found.push_back(leaf);
+    for (const char* leaf : {"/leaf", "/leaf.scope"}) {
+      const std::string path = absl::StrCat("/sys/fs/cgroup/", name, cgroup_, leaf);
+      if (sys::Exists(path)) found.push_back(path);
+    }
   }
   return found;
 }
