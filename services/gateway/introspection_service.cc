@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "lib/filter/filter.h"
 #include "lib/rpc/status.h"
 
@@ -30,6 +31,9 @@ constexpr Row kInventory[] = {
     {"io.containerd.runtime.v2", "task", true},
     {"io.containerd.differ.v1", "walking", true},
     {"io.containerd.lease.v1", "manager", false},
+    {"io.containerd.streaming.v1", "manager", false},
+    {"io.containerd.transfer.v1", "local", true},
+    {"io.containerd.sandbox.store.v1", "local", false},
     {"io.containerd.service.v1", "containers-service", false},
     {"io.containerd.service.v1", "content-service", false},
     {"io.containerd.service.v1", "diff-service", false},
@@ -47,8 +51,11 @@ constexpr Row kInventory[] = {
     {"io.containerd.grpc.v1", "introspection", false},
     {"io.containerd.grpc.v1", "leases", false},
     {"io.containerd.grpc.v1", "namespaces", false},
+    {"io.containerd.grpc.v1", "sandboxes", false},
     {"io.containerd.grpc.v1", "snapshots", false},
+    {"io.containerd.grpc.v1", "streaming", false},
     {"io.containerd.grpc.v1", "tasks", false},
+    {"io.containerd.grpc.v1", "transfer", false},
     {"io.containerd.grpc.v1", "version", false},
 };
 
@@ -63,6 +70,7 @@ v1::Plugin ToPlugin(const Row& row, const std::string& snapshotter_root) {
   }
   if (absl::string_view(row.id) == "overlayfs") {
     (*plugin.mutable_exports())["root"] = snapshotter_root;
+    plugin.add_capabilities("remap-ids");
     plugin.add_capabilities("rebase");
   }
   return plugin;
@@ -75,7 +83,7 @@ std::optional<std::string> FieldOf(const v1::Plugin& plugin, const std::vector<s
     return absl::StrCat(plugin.platforms(0).os(), "/", plugin.platforms(0).architecture());
   }
   if (path.size() == 1 && path[0] == "capabilities" && plugin.capabilities_size() > 0) {
-    return plugin.capabilities(0);
+    return absl::StrJoin(plugin.capabilities(), ",");
   }
   return std::nullopt;
 }

@@ -33,6 +33,21 @@ TEST_F(IntrospectionServiceTest, ClientsFindWhatTheyLookFor) {
   EXPECT_GT(response_.plugins_size(), 15);
 }
 
+TEST_F(IntrospectionServiceTest, EverythingTheContractAsksForIsListed) {
+  // Contract 3.10; `restart` is left out on purpose: there is no restart monitor for labels.
+  for (const char* wanted :
+       {"type==io.containerd.content.v1,id==content", "type==io.containerd.metadata.v1,id==bolt",
+        "type==io.containerd.gc.v1,id==scheduler", "type==io.containerd.runtime.v2,id==task",
+        "type==io.containerd.transfer.v1,id==local", "type==io.containerd.grpc.v1,id==transfer",
+        "type==io.containerd.grpc.v1,id==streaming", "type==io.containerd.grpc.v1,id==sandboxes",
+        "id==overlayfs,capabilities~=remap-ids", "id==overlayfs,capabilities~=rebase"}) {
+    ASSERT_TRUE(Plugins({wanted}).ok());
+    EXPECT_EQ(response_.plugins_size(), 1) << wanted;
+  }
+  ASSERT_TRUE(Plugins({"id==restart"}).ok());
+  EXPECT_EQ(response_.plugins_size(), 0);
+}
+
 TEST_F(IntrospectionServiceTest, ABadFilterIsRefused) {
   EXPECT_EQ(Plugins({"type=="}).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }

@@ -186,8 +186,10 @@ grpc::ServerGenericBidiReactor* Proxy::CreateReactor(grpc::GenericCallbackServer
   const absl::string_view service = ServiceOf(context->method());
   auto backend = backends_.find(std::string(ProcessFor(service)));
   if (backend == backends_.end()) {
-    return new Refusal(
-        grpc::Status(grpc::StatusCode::UNIMPLEMENTED, absl::StrCat("unknown service ", service)));
+    const absl::string_view why = WhyUnserved(service);
+    return new Refusal(grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
+                                    absl::StrCat(why.empty() ? "unknown service " : "", service,
+                                                 why.empty() ? "" : ": ", why)));
   }
   return new Call(context, backend->second);
 }

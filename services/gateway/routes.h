@@ -16,6 +16,9 @@ absl::string_view ServiceOf(absl::string_view method);
 // UNIMPLEMENTED, on which containerd's clients probe and fall back.
 absl::string_view ProcessFor(absl::string_view service);
 
+// Why a service of containerd's contract has no process; empty for all others.
+absl::string_view WhyUnserved(absl::string_view service);
+
 // Every process that is routed to, sorted.
 std::vector<std::string> RoutedProcesses();
 

@@ -37,8 +37,11 @@ class CatalogTest : public ::testing::Test {
 
   absl::StatusOr<std::vector<std::string>> Import(const std::string& archive, size_t step = 1000) {
     size_t offset = 0;
+    Importer::Request request;
+    request.namespace_name = "n";
+    request.platform = *oci::ParsePlatform("linux/amd64");
     return process_->importer.Import(
-        "n", *oci::ParsePlatform("linux/amd64"),
+        request,
         [&]() -> absl::StatusOr<absl::string_view> {
           absl::string_view piece = absl::string_view(archive).substr(offset, step);
           offset += piece.size();

@@ -105,10 +105,11 @@ grpc::Status ImagesService::Import(grpc::ServerContext* context,
                                    grpc::ServerReader<v1::ImportRequest>* reader,
                                    v1::ImportResponse* response) {
   const auto run = [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const std::string namespace_name, rpc::RequestNamespace(*context));
+    Importer::Request request;
+    ASSIGN_OR_RETURN(request.namespace_name, rpc::RequestNamespace(*context));
     v1::ImportRequest chunk;
     if (!reader->Read(&chunk)) return absl::InvalidArgumentError("the archive is empty");
-    ASSIGN_OR_RETURN(const oci::Platform platform, oci::ParsePlatform(chunk.platform()));
+    ASSIGN_OR_RETURN(request.platform, oci::ParsePlatform(chunk.platform()));
     bool first = true;
     const auto next = [&]() -> absl::StatusOr<absl::string_view> {
       // The first chunk has been read for its platform; empty ones say nothing.
@@ -119,8 +120,7 @@ grpc::Status ImagesService::Import(grpc::ServerContext* context,
       return absl::string_view();
     };
     ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                     importer_.Import(namespace_name, platform, next,
-                                      [context] { return context->IsCancelled(); }));
+                     importer_.Import(request, next, [context] { return context->IsCancelled(); }));
     for (const std::string& name : names) response->add_names(name);
     return absl::OkStatus();
   };

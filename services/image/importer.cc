@@ -121,22 +121,26 @@ absl::StatusOr<std::string> FullName(const std::string& name) {
 
 // Names stand in annotations: full ones from containerd and Docker; `ref.name` alone is often only
 // a tag, which names nothing.
-absl::StatusOr<std::vector<std::string>> NamesOf(const oci::Descriptor& descriptor) {
-  std::vector<std::string> names;
+absl::StatusOr<std::vector<std::string>> NamesOf(const oci::Descriptor& descriptor,
+                                                 const std::string& prefix) {
   for (const char* key : {"io.containerd.image.name", "org.opencontainers.image.ref.name"}) {
     auto found = descriptor.annotations.find(key);
     if (found == descriptor.annotations.end()) continue;
     const bool only_a_tag =
         !absl::StrContains(found->second, "/") && !absl::StrContains(found->second, ":");
-    if (only_a_tag && key != std::string("io.containerd.image.name")) continue;
+    if (only_a_tag && key != std::string("io.containerd.image.name")) {
+      if (prefix.empty()) continue;
+      return std::vector<std::string>{absl::StrCat(prefix, ":", found->second)};
+    }
     ASSIGN_OR_RETURN(std::string name, FullName(found->second));
     return std::vector<std::string>{name};
   }
-  return names;
+  return std::vector<std::string>();
 }
 
 absl::StatusOr<std::vector<Found>> ReadLayout(const sys::UniqueFd& root,
-                                              const oci::ImageLimits& limits) {
+                                              const oci::ImageLimits& limits,
+                                              const std::string& prefix) {
   ASSIGN_OR_RETURN(const std::string layout, ReadMember(root, "oci-layout", 4096));
   ASSIGN_OR_RETURN(json::Document document, json::Document::Parse(layout));
   std::string version;
@@ -154,7 +158,7 @@ absl::StatusOr<std::vector<Found>> ReadLayout(const sys::UniqueFd& root,
     if (!oci::IsManifestMediaType(entry.media_type) && !oci::IsIndexMediaType(entry.media_type)) {
       continue;
     }
-    ASSIGN_OR_RETURN(std::vector<std::string> names, NamesOf(entry));
+    ASSIGN_OR_RETURN(std::vector<std::string> names, NamesOf(entry, prefix));
     auto [slot, inserted] = seen.try_emplace(entry.digest, images.size());
     if (inserted) {
       Found image;
@@ -255,9 +259,9 @@ absl::StatusOr<std::vector<Found>> ReadDockerArchive(const sys::UniqueFd& root,
 
 absl::StatusOr<std::vector<Found>> ReadArchive(const sys::UniqueFd& root,
                                                const oci::ImageLimits& limits,
-                                               DirectorySource& source) {
+                                               const std::string& prefix, DirectorySource& source) {
   // New versions of Docker write both forms; the layout keeps the digests.
-  if (sys::OpenInRoot(root, "oci-layout", O_PATH).ok()) return ReadLayout(root, limits);
+  if (sys::OpenInRoot(root, "oci-layout", O_PATH).ok()) return ReadLayout(root, limits, prefix);
   absl::StatusOr<std::string> manifest =
       ReadMember(root, "manifest.json", limits.max_document_bytes);
   if (absl::IsNotFound(manifest.status())) {
@@ -300,8 +304,7 @@ absl::Status Importer::Spool(const std::string& directory,
 }
 
 absl::StatusOr<std::vector<std::string>> Importer::Import(
-    const std::string& namespace_name, const oci::Platform& platform,
-    const std::function<absl::StatusOr<absl::string_view>()>& next,
+    const Request& request, const std::function<absl::StatusOr<absl::string_view>()>& next,
     const std::function<bool()>& cancelled) {
   const std::string directory = absl::StrCat(spool_, "/", RandomHex(8));
   RETURN_IF_ERROR(FAILPOINT("image.import.before_spool"));
@@ -315,12 +318,13 @@ absl::StatusOr<std::vector<std::string>> Importer::Import(
   RETURN_IF_ERROR(Annotate(Spool(directory, next, cancelled), "read the archive"));
   ASSIGN_OR_RETURN(sys::UniqueFd root, sys::Open(directory, O_RDONLY | O_DIRECTORY));
   DirectorySource source(root, limits_.max_document_bytes);
-  ASSIGN_OR_RETURN(std::vector<Found> images,
-                   Annotate(ReadArchive(root, limits_, source), "read the archive"));
+  ASSIGN_OR_RETURN(
+      std::vector<Found> images,
+      Annotate(ReadArchive(root, limits_, request.prefix, source), "read the archive"));
   if (images.empty()) return absl::InvalidArgumentError("the archive has no images");
 
   ASSIGN_OR_RETURN(std::unique_ptr<OperationLease> lease,
-                   OperationLease::Create(metadata_, namespace_name));
+                   OperationLease::Create(metadata_, request.namespace_name));
   std::vector<std::string> names;
   for (Found& image : images) {
     Progress progress;
@@ -329,14 +333,21 @@ absl::StatusOr<std::vector<std::string>> Importer::Import(
     install.source = &source;
     install.root_bytes = image.bytes;
     install.root_media_type = image.media_type;
-    install.platform = platform;
+    install.platform = request.platform;
     install.progress = &progress;
     install.cancelled = cancelled;
     ASSIGN_OR_RETURN(const Installer::Result result, installer_.Install(install));
-    if (image.names.empty()) image.names.push_back(result.config.str());
+    if (request.add_digest && !request.prefix.empty() &&
+        (image.names.empty() || !request.skip_named_digest)) {
+      image.names.push_back(absl::StrCat(request.prefix, "@", result.root.digest.str()));
+    }
+    if (image.names.empty()) {
+      image.names.push_back(request.name.empty() ? result.config.str() : request.name);
+    }
     for (const std::string& name : image.names) {
       RETURN_IF_ERROR(FAILPOINT("image.import.before_record"));
-      RETURN_IF_ERROR(metadata_.PutImage(lease->caller(), name, ToProto(result.root), {}));
+      RETURN_IF_ERROR(
+          metadata_.PutImage(lease->caller(), name, ToProto(result.root), request.labels));
       names.push_back(name);
     }
   }

@@ -25,12 +25,24 @@ class Importer {
 
   absl::Status Clean();
 
+  struct Request {
+    std::string namespace_name;
+    oci::Platform platform;
+    StringMap labels;  // Of the records.
+
+    // For an image that the archive does not name; empty: its id.
+    std::string name;
+    // For one that the archive gives only a tag: "prefix:tag". Empty: as without a name.
+    std::string prefix;
+    bool add_digest = false;         // Record "prefix@digest" too…
+    bool skip_named_digest = false;  // …only of images without another name.
+  };
+
   // Reads an archive to its end (`next` answers a piece, empty at the end) and installs its images.
-  // Answers the names recorded; an image without one is recorded under its id.
+  // Answers the names recorded.
   // Errors: InvalidArgument — not such an archive; NotFound — not for this platform; DataLoss.
   absl::StatusOr<std::vector<std::string>> Import(
-      const std::string& namespace_name, const oci::Platform& platform,
-      const std::function<absl::StatusOr<absl::string_view>()>& next,
+      const Request& request, const std::function<absl::StatusOr<absl::string_view>()>& next,
       const std::function<bool()>& cancelled);
 
  private:

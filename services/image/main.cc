@@ -16,6 +16,7 @@
 #include "services/image/content_service.h"
 #include "services/image/diff_service.h"
 #include "services/image/differ.h"
+#include "services/image/exporter.h"
 #include "services/image/http_client.h"
 #include "services/image/images_service.h"
 #include "services/image/importer.h"
@@ -24,6 +25,9 @@
 #include "services/image/options.h"
 #include "services/image/puller.h"
 #include "services/image/registry.h"
+#include "services/image/streams.h"
+#include "services/image/transfer_service.h"
+#include "services/image/transfers.h"
 #include "services/image/unpacker.h"
 
 namespace gantry::image {
@@ -64,15 +68,23 @@ absl::Status Run(rpc::Daemon& daemon) {
   Differ differ(*blobs, metadata, unpacker, scratch);
   Collector collector(*blobs, metadata);
 
+  Exporter exporter(*blobs, metadata, options.limits);
+  Streams streams;
+  Transfers transfers(streams, puller, importer, exporter, metadata, options.installer.snapshotter);
+
   ContentService content_service(*blobs, metadata);
   DiffService diff_service(differ);
   ImagesService images_service(puller, importer, catalog);
+  TransferService transfer_service(transfers);
   daemon.AddService(&content_service);
   daemon.AddService(&diff_service);
   daemon.AddService(&images_service);
+  daemon.AddService(&streams);
+  daemon.AddService(&transfer_service);
   daemon.AddAuditor([&collector](rpc::AuditReport& report) { return collector.Audit(report); });
   daemon.OnStop([&] {
     puller.CancelAll();
+    streams.Stop();
     collector.Stop();
   });
   collector.Start();

@@ -151,7 +151,10 @@ absl::StatusOr<Puller::Outcome> Puller::Pull(const Request& request, Progress& p
                                              const std::function<bool()>& cancelled) {
   const absl::Time start = absl::Now();
   const auto run = [&]() -> absl::StatusOr<Outcome> {
-    Registry::Session session{request.reference, request.credentials, cancelled};
+    RegistrySession session = request.access.value_or(RegistrySession());
+    session.reference = request.reference;
+    session.credentials = request.credentials;
+    session.cancelled = cancelled;
     ASSIGN_OR_RETURN(Registry::Document root,
                      registry_.FetchDocument(session, request.reference.target()));
     RETURN_IF_ERROR(FAILPOINT("image.pull.after_resolve"));
@@ -169,7 +172,8 @@ absl::StatusOr<Puller::Outcome> Puller::Pull(const Request& request, Progress& p
     ASSIGN_OR_RETURN(const Installer::Result result, installer_.Install(install));
 
     Outcome outcome;
-    outcome.name = RecordName(request.reference);
+    outcome.name =
+        request.record_name.empty() ? RecordName(request.reference) : request.record_name;
     outcome.digest = result.root.digest;
     outcome.image_id = result.config;
     // The record comes last: with it the image exists, whole.
@@ -177,8 +181,9 @@ absl::StatusOr<Puller::Outcome> Puller::Pull(const Request& request, Progress& p
     absl::StatusOr<containerd::services::images::v1::Image> recorded =
         metadata_.GetImage(lease->caller(), outcome.name);
     const bool same = recorded.ok() && recorded->target().digest() == outcome.digest.str();
-    if (!same) {
-      RETURN_IF_ERROR(metadata_.PutImage(lease->caller(), outcome.name, ToProto(result.root), {}));
+    if (!same || !request.labels.empty()) {
+      RETURN_IF_ERROR(
+          metadata_.PutImage(lease->caller(), outcome.name, ToProto(result.root), request.labels));
     }
     outcome.up_to_date = same && !result.fetched_anything;
     return outcome;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -17,6 +18,7 @@
 #include "services/image/metadata.h"
 #include "services/image/progress.h"
 #include "services/image/registry.h"
+#include "services/image/registry_session.h"
 
 namespace gantry::image {
 
@@ -53,6 +55,10 @@ class Puller {
     oci::ImageReference reference;
     oci::Platform platform;
     Credentials credentials;
+    // How to get at the registry, save reference, credentials and `cancelled`.
+    std::optional<RegistrySession> access;
+    std::string record_name;  // Empty: the reference.
+    StringMap labels;         // Of the record.
   };
 
   struct Outcome {
