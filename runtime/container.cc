@@ -179,6 +179,13 @@ absl::Status Container::Update(const oci::Resources& resources) {
   return impl_->cgroup.Update(resources);
 }
 
+absl::Status Container::UpdateCacheAndBandwidth(const std::string& l3_cache_schema,
+                                                const std::string& mem_bw_schema) {
+  ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
+  if (status == Status::kStopped) return absl::FailedPreconditionError("container not running");
+  return UpdateResctrl(impl_->record.resctrl, l3_cache_schema, mem_bw_schema);
+}
+
 absl::StatusOr<std::vector<pid_t>> Container::Pids() const {
   ASSIGN_OR_RETURN(Status status, impl_->GetStatus());
   if (!impl_->cgroup.empty()) {

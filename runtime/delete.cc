@@ -6,6 +6,7 @@
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
 #include "lib/sys/file.h"
+#include "runtime/annotations.h"
 #include "runtime/container_impl.h"
 #include "runtime/hooks.h"
 #include "runtime/unit.h"
@@ -30,13 +31,20 @@ absl::Status Container::Delete(bool force, std::vector<std::string>* warnings) {
   RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_cgroup"));
   RETURN_IF_ERROR(StopUnit(impl_->record));
   if (!impl_->cgroup.empty()) RETURN_IF_ERROR(impl_->cgroup.Remove());
+  RETURN_IF_ERROR(RemoveResctrl(impl_->record.resctrl));
   // The hooks are read before the record of them goes; a creation that died early has none.
   const bool hooks = impl_->record.has_poststop && !impl_->never_ran && impl_->LoadSpec().ok();
   RETURN_IF_ERROR(FAILPOINT("runtime.delete.before_state"));
   RETURN_IF_ERROR(RemoveContainerDirectory(impl_->directory));
   if (!hooks) return absl::OkStatus();
-  std::vector<std::string> failures = RunAllHooks(impl_->spec->hooks.poststop, "poststop",
-                                                  WriteState(impl_->MakeState(Status::kStopped)));
+  absl::StatusOr<Annotations> annotations = ParseAnnotations(impl_->record.annotations);
+  absl::StatusOr<HookOutput> output =
+      annotations.ok() ? OpenHookOutput(*annotations) : annotations.status();
+  const HookOutput none;
+  std::vector<std::string> failures =
+      RunAllHooks(impl_->spec->hooks.poststop, "poststop",
+                  WriteState(impl_->MakeState(Status::kStopped)), output.ok() ? *output : none);
+  if (!output.ok()) failures.emplace_back(output.status().message());
   if (warnings != nullptr) *warnings = std::move(failures);
   return absl::OkStatus();
 }

@@ -218,6 +218,7 @@ absl::Status Execution::Converse(NewProcess& process) {
     (void)sys::WriteControlFile(absl::StrCat("/proc/", process.pid(), "/oom_score_adj"),
                                 absl::StrCat(*score));
   }
+  RETURN_IF_ERROR(JoinResctrl(container_.record.resctrl, process.pid()));
   for (;;) {
     absl::StatusOr<Received> received = ReceiveMessage(channel_.get());
     if (received.ok()) {

@@ -71,7 +71,12 @@ std::string WriteFeatures() {
   WriteSeccomp(writer);
   WriteEnabled(writer, "apparmor", true);
   WriteEnabled(writer, "selinux", true);
-  WriteEnabled(writer, "intelRdt", false);
+  writer.Key("intelRdt");
+  writer.BeginObject();
+  writer.Member("enabled", true);
+  writer.Member("schemata", true);
+  writer.Member("monitoring", true);
+  writer.EndObject();
   writer.Key("mountExtensions");
   writer.BeginObject();
   WriteEnabled(writer, "idmap", kIdmapMounts);
@@ -86,6 +91,8 @@ std::string WriteFeatures() {
                 Names{"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"});
   writer.EndObject();
   writer.EndObject();
+  // A trailing dot stands for all that begin so.
+  writer.Member("potentiallyUnsafeConfigAnnotations", Names{"org.systemd.property.", "run.oci."});
   writer.Key("annotations");
   writer.BeginObject();
   writer.Member("dev.gantry.runtime.version", Version());

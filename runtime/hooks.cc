@@ -59,7 +59,8 @@ bool ListenUntilEnd(const sys::Child& child, const sys::UniqueFd& output, absl::
   }
 }
 
-absl::Status RunHook(const oci::Hook& hook, const std::string& state_json) {
+absl::Status RunHook(const oci::Hook& hook, const std::string& state_json,
+                     const HookOutput& output) {
   RETURN_IF_ERROR(FAILPOINT("runtime.hook.before_run"));
   ASSIGN_OR_RETURN(sys::UniqueFd state, StateInMemory(state_json));
   int ends[2];
@@ -69,7 +70,8 @@ absl::Status RunHook(const oci::Hook& hook, const std::string& state_json) {
   options.program = hook.path;
   options.argv = hook.args.empty() ? std::vector<std::string>{hook.path} : hook.args;
   options.environment = hook.env;
-  options.descriptors = {{state.get(), 0}, {writer.get(), 2}};
+  options.descriptors = {{state.get(), 0}, {output.err.ok() ? output.err.get() : writer.get(), 2}};
+  if (output.out.ok()) options.descriptors.push_back({output.out.get(), 1});
   options.new_process_group = true;
   ASSIGN_OR_RETURN(sys::Child child, sys::Spawn(options));
   writer.Reset();
@@ -95,9 +97,9 @@ absl::Status RunHook(const oci::Hook& hook, const std::string& state_json) {
 }  // namespace
 
 absl::Status RunHooks(const std::vector<oci::Hook>& hooks, absl::string_view kind,
-                      const std::string& state_json) {
+                      const std::string& state_json, const HookOutput& output) {
   for (size_t i = 0; i < hooks.size(); ++i) {
-    absl::Status status = RunHook(hooks[i], state_json);
+    absl::Status status = RunHook(hooks[i], state_json, output);
     if (!status.ok()) {
       return absl::FailedPreconditionError(absl::StrCat("error running ", kind, " hook #", i, " '",
                                                         EscapeForTerminal(hooks[i].path),
@@ -108,10 +110,10 @@ absl::Status RunHooks(const std::vector<oci::Hook>& hooks, absl::string_view kin
 }
 
 std::vector<std::string> RunAllHooks(const std::vector<oci::Hook>& hooks, absl::string_view kind,
-                                     const std::string& state_json) {
+                                     const std::string& state_json, const HookOutput& output) {
   std::vector<std::string> failures;
   for (size_t i = 0; i < hooks.size(); ++i) {
-    absl::Status status = RunHook(hooks[i], state_json);
+    absl::Status status = RunHook(hooks[i], state_json, output);
     if (!status.ok()) {
       failures.push_back(absl::StrCat("error running ", kind, " hook #", i, " '",
                                       EscapeForTerminal(hooks[i].path), "': ", status.message()));

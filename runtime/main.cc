@@ -26,13 +26,17 @@ constexpr int kFailure = 1;
 
 const std::vector<OptionSpec>& GlobalOptions() {
   using O = OptionSpec;
-  static const auto* options = new std::vector<OptionSpec>{
-      {"root", 0, O::kValue},           {"log", 0, O::kValue},
-      {"log-format", 0, O::kValue},     {"log-level", 0, O::kValue},
-      {"debug", 0, O::kFlag},           {"systemd-cgroup", 0, O::kFlag},
-      {"cgroup-manager", 0, O::kValue}, {"rootless", 0, O::kOptionalValue},
-      {"version", 'v', O::kFlag},       {"help", 'h', O::kFlag},
-      {"criu", 0, O::kValue, true}};
+  static const auto* options = new std::vector<OptionSpec>{{"root", 0, O::kValue},
+                                                           {"log", 0, O::kValue},
+                                                           {"log-format", 0, O::kValue},
+                                                           {"log-level", 0, O::kValue},
+                                                           {"debug", 0, O::kFlag},
+                                                           {"systemd-cgroup", 0, O::kFlag},
+                                                           {"cgroup-manager", 0, O::kValue},
+                                                           {"rootless", 0, O::kOptionalValue},
+                                                           {"version", 'v', O::kFlag},
+                                                           {"help", 'h', O::kFlag},
+                                                           {"criu", 0, O::kValue}};
   return *options;
 }
 
@@ -100,6 +104,7 @@ absl::Status ReadGlobal(const Arguments& arguments, Global* global, Report* repo
                                                      "' is not cgroupfs, systemd or disabled"));
     }
   }
+  global->criu = arguments.Value("criu");
   const std::string rootless = arguments.Has("rootless") ? arguments.Value("rootless") : "auto";
   if (rootless != "true" && rootless != "false" && rootless != "auto") {
     return absl::InvalidArgumentError(
@@ -133,7 +138,7 @@ absl::StatusOr<int> RunCommand(const Command& command, const Global& global,
         absl::StrCat(command.name, ": wrong number of arguments; usage: gantry-runtime ",
                      command.name, " ", command.usage));
   }
-  if (command.min_operands > 0 && !arguments.IsSet("regex")) {
+  if (command.id_first && command.min_operands > 0 && !arguments.IsSet("regex")) {
     RETURN_IF_ERROR(CheckContainerId(arguments.operands()[0]));
   }
   return command.run(global, arguments);

@@ -43,6 +43,9 @@ absl::Status ReadRecord(const json::Value& root, Record* record) {
   RETURN_IF_ERROR(root.Required("cgroupMode", &mode));
   RETURN_IF_ERROR(root.Optional("systemdUnit", &record->systemd_unit));
   RETURN_IF_ERROR(root.Optional("systemdUser", &record->systemd_user));
+  RETURN_IF_ERROR(root.Optional("resctrlGroup", &record->resctrl.group));
+  RETURN_IF_ERROR(root.Optional("resctrlMonitor", &record->resctrl.monitor));
+  RETURN_IF_ERROR(root.Optional("resctrlOwned", &record->resctrl.owned));
   RETURN_IF_ERROR(root.Optional("annotations", &record->annotations));
   RETURN_IF_ERROR(root.Optional("seccompCache", &record->seccomp_cache));
   if (manager < 0 || manager > 2 || mode < 0 || mode > 2) {
@@ -96,6 +99,11 @@ std::string WriteRecord(const Record& record) {
   writer.Member("cgroupMode", static_cast<int32_t>(record.cgroup_mode));
   if (!record.systemd_unit.empty()) writer.Member("systemdUnit", record.systemd_unit);
   if (record.systemd_user) writer.Member("systemdUser", true);
+  if (!record.resctrl.empty()) {
+    writer.Member("resctrlGroup", record.resctrl.group);
+    writer.Member("resctrlMonitor", record.resctrl.monitor);
+    writer.Member("resctrlOwned", record.resctrl.owned);
+  }
   writer.Key("cgroups");
   writer.BeginArray();
   for (const cgroup::Directory& one : record.cgroups) {

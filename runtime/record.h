@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "lib/cgroup/cgroup.h"
 #include "lib/oci/spec.h"
+#include "runtime/resctrl.h"
 #include "runtime/runtime.h"
 
 namespace gantry::runtime {
@@ -38,6 +39,7 @@ struct Record {
   bool systemd_user = false;  // It belongs to the user's own systemd.
   cgroup::Mode cgroup_mode = cgroup::Mode::kV1;
   std::vector<cgroup::Directory> cgroups;
+  ResctrlPlan resctrl;
   oci::StringMap annotations;
   std::string seccomp_cache;
 };

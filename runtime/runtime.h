@@ -188,6 +188,18 @@ class Container {
   absl::Status Pause();
   absl::Status Resume();
   absl::Status Update(const oci::Resources& resources);
+  // Lines of the container's resctrl group; an empty one changes nothing. Errors:
+  // FailedPrecondition — it has no such group.
+  absl::Status UpdateCacheAndBandwidth(const std::string& l3_cache_schema,
+                                       const std::string& mem_bw_schema);
+
+  // Mounts one after the other into the root of the container, as config.json's; sources are the
+  // host's. The first that fails ends it, those before stay. Errors: FailedPrecondition — stopped;
+  // InvalidArgument — a kind that only a creation can make.
+  absl::Status AddMounts(const std::vector<oci::Mount>& mounts);
+  // Unmounts each destination; nothing else of `mounts` counts. Errors: FailedPrecondition —
+  // nothing is mounted there.
+  absl::Status RemoveMounts(const std::vector<oci::Mount>& mounts);
 
   // Host pids of all processes, sorted.
   absl::StatusOr<std::vector<pid_t>> Pids() const;

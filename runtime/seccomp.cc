@@ -365,4 +365,17 @@ absl::StatusOr<sys::UniqueFd> LoadSeccomp(const SeccompFilter& filter) {
   return sys::UniqueFd(filter.notifies ? static_cast<int>(result) : -1);
 }
 
+absl::Status CheckSyscallNames(const oci::Seccomp& profile) {
+  for (size_t i = 0; i < profile.syscalls.size(); ++i) {
+    const std::vector<std::string>& names = profile.syscalls[i].names;
+    for (size_t j = 0; j < names.size(); ++j) {
+      if (seccomp_syscall_resolve_name(names[j].c_str()) != __NR_SCMP_ERROR) continue;
+      return absl::InvalidArgumentError(absl::StrCat("linux.seccomp.syscalls[", i, "].names[", j,
+                                                     "]: libseccomp ", LibseccompVersion(),
+                                                     " knows no system call ", Quote(names[j])));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace gantry::runtime

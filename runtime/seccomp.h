@@ -32,4 +32,8 @@ absl::StatusOr<sys::UniqueFd> LoadSeccomp(const SeccompFilter& filter);
 std::vector<std::string> SupportedSeccompFlags();
 std::string LibseccompVersion();
 
+// Every system call of the profile must be one that libseccomp knows; otherwise unknown ones are
+// skipped. Errors: InvalidArgument with the key.
+absl::Status CheckSyscallNames(const oci::Seccomp& profile);
+
 }  // namespace gantry::runtime

@@ -5,6 +5,7 @@
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
 #include "lib/sys/file.h"
+#include "runtime/annotations.h"
 #include "runtime/container_impl.h"
 #include "runtime/handover.h"
 #include "runtime/hooks.h"
@@ -44,8 +45,10 @@ absl::Status Container::Start() {
   }
   if (!impl_->record.has_poststart) return absl::OkStatus();
   RETURN_IF_ERROR(impl_->LoadSpec());
+  ASSIGN_OR_RETURN(Annotations annotations, ParseAnnotations(impl_->record.annotations));
+  ASSIGN_OR_RETURN(HookOutput output, OpenHookOutput(annotations));
   absl::Status status = RunHooks(impl_->spec->hooks.poststart, "poststart",
-                                 WriteState(impl_->MakeState(Status::kRunning)));
+                                 WriteState(impl_->MakeState(Status::kRunning)), output);
   if (!status.ok()) (void)impl_->KillAndWait();
   return status;
 }

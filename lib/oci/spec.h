@@ -280,9 +280,12 @@ absl::StatusOr<Spec> ParseSpec(absl::string_view json);
 // The parts callers hand over alone: `exec --process FILE`, `update --resources FILE`.
 absl::StatusOr<Process> ParseProcess(absl::string_view json);
 absl::StatusOr<Resources> ParseResources(absl::string_view json);
+// An array of mounts, as crun's `mounts add` takes it.
+absl::StatusOr<std::vector<Mount>> ParseMounts(absl::string_view json);
 
 // The checks of ParseSpec on a Spec made in memory. Errors: as ParseSpec.
 absl::Status CheckSpec(const Spec& spec);
+absl::Status CheckMounts(const std::vector<Mount>& mounts);
 absl::Status CheckProcess(const Process& process, absl::string_view path);
 absl::Status CheckResources(const Resources& resources, absl::string_view path);
 

@@ -47,24 +47,6 @@ absl::Status CheckIdMappings(const std::vector<IdMapping>& mappings, const std::
   return absl::OkStatus();
 }
 
-absl::Status CheckMounts(const std::vector<Mount>& mounts) {
-  for (size_t i = 0; i < mounts.size(); ++i) {
-    const Mount& mount = mounts[i];
-    const std::string at = absl::StrCat("mounts[", i, "]");
-    if (mount.destination.empty()) return Wrong(Key(at, "destination"), "must not be empty");
-    RETURN_IF_ERROR(CheckNoNul(Key(at, "destination"), mount.destination));
-    RETURN_IF_ERROR(CheckNoNul(Key(at, "source"), mount.source));
-    RETURN_IF_ERROR(CheckNoNul(Key(at, "type"), mount.type));
-    RETURN_IF_ERROR(CheckNoNuls(Key(at, "options"), mount.options));
-    RETURN_IF_ERROR(CheckIdMappings(mount.uid_mappings, Key(at, "uidMappings")));
-    RETURN_IF_ERROR(CheckIdMappings(mount.gid_mappings, Key(at, "gidMappings")));
-    if (mount.uid_mappings.empty() != mount.gid_mappings.empty()) {
-      return Wrong(at, "uidMappings and gidMappings must be given together");
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckHooks(const Hooks& hooks) {
   const std::pair<const char*, const std::vector<Hook>*> all[] = {
       {"hooks.prestart", &hooks.prestart},
@@ -261,6 +243,24 @@ absl::Status CheckVersion(absl::string_view version) {
 }
 
 }  // namespace
+
+absl::Status CheckMounts(const std::vector<Mount>& mounts) {
+  for (size_t i = 0; i < mounts.size(); ++i) {
+    const Mount& mount = mounts[i];
+    const std::string at = absl::StrCat("mounts[", i, "]");
+    if (mount.destination.empty()) return Wrong(Key(at, "destination"), "must not be empty");
+    RETURN_IF_ERROR(CheckNoNul(Key(at, "destination"), mount.destination));
+    RETURN_IF_ERROR(CheckNoNul(Key(at, "source"), mount.source));
+    RETURN_IF_ERROR(CheckNoNul(Key(at, "type"), mount.type));
+    RETURN_IF_ERROR(CheckNoNuls(Key(at, "options"), mount.options));
+    RETURN_IF_ERROR(CheckIdMappings(mount.uid_mappings, Key(at, "uidMappings")));
+    RETURN_IF_ERROR(CheckIdMappings(mount.gid_mappings, Key(at, "gidMappings")));
+    if (mount.uid_mappings.empty() != mount.gid_mappings.empty()) {
+      return Wrong(at, "uidMappings and gidMappings must be given together");
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckSpec(const Spec& spec) {
   RETURN_IF_ERROR(CheckVersion(spec.oci_version));

@@ -173,6 +173,14 @@ absl::StatusOr<Resources> ParseResources(absl::string_view json) {
   return resources;
 }
 
+absl::StatusOr<std::vector<Mount>> ParseMounts(absl::string_view json) {
+  ASSIGN_OR_RETURN(json::Document document, json::Document::Parse(json));
+  std::vector<Mount> mounts;
+  RETURN_IF_ERROR(ReadMembers::Read(document.root(), mounts));
+  RETURN_IF_ERROR(CheckMounts(mounts));
+  return mounts;
+}
+
 std::string WriteSpec(const Spec& spec) { return WriteObject(spec); }
 std::string WriteProcess(const Process& process) { return WriteObject(process); }
 std::string WriteResources(const Resources& resources) { return WriteObject(resources); }

@@ -90,11 +90,6 @@ std::vector<OptionSpec> CheckpointOptionSpecs() {
           Value("preserve-fds"), Flag("no-new-keyring")};
 }
 
-absl::StatusOr<int> RunCheckpoint(const Global&, const Arguments&) {
-  return absl::UnimplementedError(
-      "checkpoint and restore are not supported by this version; it reports so in `features`");
-}
-
 }  // namespace
 
 absl::Status Print(absl::string_view text) {
@@ -152,6 +147,17 @@ const std::vector<Command>& Commands() {
        "print resource use and lack of memory as they happen",
        &RunEvents,
        {Flag("stats"), Value("interval")}},
+      {"mounts",
+       "add|remove ID FILE",
+       "change the mounts of a running container",
+       &RunMounts,
+       {},
+       3,
+       3,
+       false,
+       true,
+       1,
+       false},
       {"spec",
        "[options]",
        "write an example config.json",
@@ -161,7 +167,7 @@ const std::vector<Command>& Commands() {
        0},
       {"features", "", "print what this runtime knows, as JSON", &RunFeatures, {}, 0, 0},
       {"checkpoint", "[options] ID", "not supported", &RunCheckpoint, CheckpointOptionSpecs()},
-      {"restore", "[options] ID", "not supported", &RunCheckpoint, CheckpointOptionSpecs()},
+      {"restore", "[options] ID", "not supported", &RunRestore, CheckpointOptionSpecs()},
   };
   return *commands;
 }

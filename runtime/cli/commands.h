@@ -19,6 +19,7 @@ struct Global {
   std::optional<bool> rootless;
   Report* report = nullptr;
   char** argv = nullptr;
+  std::string criu;  // Of --criu; empty: where packages put it.
 };
 
 struct Command {
@@ -31,6 +32,7 @@ struct Command {
   bool rest_is_program = false;   // Words after max_operands belong to the program.
   bool enters_container = false;  // Runs from the protected copy of the binary.
   int failure_code = 1;           // Exit code of a failure.
+  bool id_first = true;           // The first operand is a container's id.
 };
 
 const std::vector<Command>& Commands();
@@ -57,6 +59,9 @@ absl::StatusOr<int> RunSpec(const Global& global, const Arguments& arguments);
 absl::StatusOr<int> RunFeatures(const Global& global, const Arguments& arguments);
 absl::StatusOr<int> RunEvents(const Global& global, const Arguments& arguments);
 absl::StatusOr<int> RunUpdate(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunMounts(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunCheckpoint(const Global& global, const Arguments& arguments);
+absl::StatusOr<int> RunRestore(const Global& global, const Arguments& arguments);
 absl::StatusOr<int> RunExecCommand(const Global& global, const Arguments& arguments);
 
 }  // namespace gantry::runtime

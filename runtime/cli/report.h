@@ -9,11 +9,17 @@
 
 namespace gantry::runtime {
 
+// Where local programs reach the journal and syslog.
+inline constexpr char kJournalSocket[] = "/run/systemd/journal/socket";
+inline constexpr char kSyslogSocket[] = "/dev/log";
+
 enum class LogFormat { kText, kJson };
 
 class Report {
  public:
-  // `path` may be empty (stderr only) or begin with "file:". Errors: the file cannot be opened.
+  // `path` may be empty (stderr only), begin with "file:", or be "journald:NAME" or "syslog:NAME",
+  // as crun has them: entries then go there under NAME, without a format. Errors: the file cannot
+  // be opened; nobody listens.
   absl::Status Open(const std::string& path, LogFormat format);
   void set_debug(bool debug) { debug_ = debug; }
 
@@ -30,10 +36,14 @@ class Report {
   }
 
  private:
+  enum class Sink { kFile, kJournal, kSyslog };
+
+  absl::Status Connect(const char* socket_path);
   void WriteDebug(absl::string_view message) const;
   void Write(absl::string_view level, absl::string_view message) const;
 
-  std::string path_;
+  Sink sink_ = Sink::kFile;
+  std::string path_;  // Or the name under which entries go to the journal.
   int fd_ = -1;
   LogFormat format_ = LogFormat::kText;
   bool debug_ = false;

@@ -49,9 +49,6 @@ absl::StatusOr<oci::Resources> FromOptions(const Arguments& arguments) {
     RETURN_IF_ERROR(TakeNumber(arguments, "blkio-weight", &weight));
     resources.block_io.emplace().weight = static_cast<uint16_t>(*weight);
   }
-  if (arguments.Has("l3-cache-schema") || arguments.Has("mem-bw-schema")) {
-    return absl::UnimplementedError("Intel RDT is not supported by this version");
-  }
   return resources;
 }
 
@@ -70,6 +67,10 @@ absl::StatusOr<int> RunUpdate(const Global& global, const Arguments& arguments) 
     ASSIGN_OR_RETURN(resources, FromOptions(arguments));
   }
   ASSIGN_OR_RETURN(Container container, Container::Load(global.root, arguments.operands()[0]));
+  if (arguments.Has("l3-cache-schema") || arguments.Has("mem-bw-schema")) {
+    RETURN_IF_ERROR(container.UpdateCacheAndBandwidth(arguments.Value("l3-cache-schema"),
+                                                      arguments.Value("mem-bw-schema")));
+  }
   RETURN_IF_ERROR(container.Update(resources));
   return 0;
 }

@@ -88,6 +88,7 @@ absl::Status Creation::SetUpFromOutside(const NewProcess& process) {
       return Annotate(status, "process.oomScoreAdj");
     }
   }
+  RETURN_IF_ERROR(JoinResctrl(record_.resctrl, process.pid()));
   if (spec().linux_.net_devices.empty()) return absl::OkStatus();
   const std::string& path = spec().linux_.FindNamespace("network")->path;
   ASSIGN_OR_RETURN(
@@ -116,8 +117,9 @@ absl::Status Creation::Answer(NewProcess& process, Received received) {
     case Message::kHooks: {
       hooks_ran_ = true;
       const std::string state = StateJson(Status::kCreating, process.pid());
-      RETURN_IF_ERROR(RunHooks(spec().hooks.prestart, "prestart", state));
-      RETURN_IF_ERROR(RunHooks(spec().hooks.create_runtime, "createRuntime", state));
+      RETURN_IF_ERROR(RunHooks(spec().hooks.prestart, "prestart", state, plan_.hook_output));
+      RETURN_IF_ERROR(
+          RunHooks(spec().hooks.create_runtime, "createRuntime", state, plan_.hook_output));
       return SendMessage(channel_.get(), Message::kGo);
     }
     case Message::kSeccomp:

@@ -68,12 +68,12 @@ absl::Status Creation::CheckConfiguration() {
   }
   RETURN_IF_ERROR(CheckLabels(*spec().process, spec().linux_.mount_label));
   if (spec().linux_.intel_rdt) {
-    struct stat info = {};
-    if (::stat("/sys/fs/resctrl/schemata", &info) != 0) {
-      return absl::FailedPreconditionError(
-          "linux.intelRdt: this machine has no resctrl file system mounted at /sys/fs/resctrl");
-    }
-    return absl::UnimplementedError("linux.intelRdt: not supported by this version");
+    ASSIGN_OR_RETURN(std::string resctrl, FindResctrl());
+    ASSIGN_OR_RETURN(record_.resctrl, PlanResctrl(*spec().linux_.intel_rdt, options_.id, resctrl));
+  }
+  ASSIGN_OR_RETURN(annotations_, ParseAnnotations(spec().annotations));
+  if (annotations_.fail_unknown_syscall && spec().linux_.seccomp) {
+    RETURN_IF_ERROR(CheckSyscallNames(*spec().linux_.seccomp));
   }
   return FindRoot();
 }
@@ -138,6 +138,13 @@ void Creation::FillRecord() {
                               : options_.seccomp_cache;
 }
 
+absl::Status Creation::PrepareResctrl() {
+  if (record_.resctrl.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(MakeResctrl(*spec().linux_.intel_rdt, record_.resctrl));
+  resctrl_made_ = true;
+  return absl::OkStatus();
+}
+
 absl::Status Creation::PrepareSeccomp() {
   if (!spec().linux_.seccomp) return absl::OkStatus();
   ASSIGN_OR_RETURN(filter_, CompileSeccomp(*spec().linux_.seccomp, record_.seccomp_cache));
@@ -153,9 +160,10 @@ absl::Status Creation::Finish(NewProcess& process) {
                              "hand over the terminal"));
     console_.Reset();
   }
-  if (!options_.pidfd_socket.empty()) {
-    RETURN_IF_ERROR(Annotate(SendTo(options_.pidfd_socket, "pidfd", process.pidfd().get()),
-                             "hand over the pidfd"));
+  for (const std::string& socket : {options_.pidfd_socket, annotations_.pidfd_receiver}) {
+    if (socket.empty()) continue;
+    RETURN_IF_ERROR(
+        Annotate(SendTo(socket, "pidfd", process.pidfd().get()), "hand over the pidfd"));
   }
   if (!options_.pid_file.empty()) RETURN_IF_ERROR(WritePidFile(options_.pid_file, process.pid()));
   RETURN_IF_ERROR(FAILPOINT("runtime.create.before_acknowledge"));
@@ -167,10 +175,12 @@ absl::Status Creation::Finish(NewProcess& process) {
 
 void Creation::Undo() {
   UndoCgroup();
+  if (resctrl_made_) (void)RemoveResctrl(record_.resctrl);
   if (!claimed_) return;
   (void)RemoveContainerDirectory(directory_);
   if (hooks_ran_) {
-    (void)RunAllHooks(spec().hooks.poststop, "poststop", StateJson(Status::kStopped, 0));
+    (void)RunAllHooks(spec().hooks.poststop, "poststop", StateJson(Status::kStopped, 0),
+                      plan_.hook_output);
   }
 }
 
@@ -198,6 +208,7 @@ absl::Status Creation::Prepare() {
   RETURN_IF_ERROR(PrepareMounts());
   Lap("parse");
   // Nothing is changed up to here.
+  ASSIGN_OR_RETURN(plan_.hook_output, OpenHookOutput(annotations_));
   RETURN_IF_ERROR(Claim());
   RETURN_IF_ERROR(PrepareStart());
   RETURN_IF_ERROR(PrepareNotify());
@@ -205,6 +216,7 @@ absl::Status Creation::Prepare() {
   RETURN_IF_ERROR(PrepareCgroup());
   plan_.rootfs.cgroups = record_.cgroups;
   plan_.rootfs.cgroup_mode = record_.cgroup_mode;
+  RETURN_IF_ERROR(PrepareResctrl());
   Lap("cgroup");
   RETURN_IF_ERROR(PrepareSeccomp());
   Lap("seccomp");

@@ -19,6 +19,7 @@
 #include "lib/cgroup/cgroup.h"
 #include "lib/oci/spec.h"
 #include "lib/sys/unique_fd.h"
+#include "runtime/annotations.h"
 #include "runtime/container_impl.h"
 #include "runtime/init/channel.h"
 #include "runtime/init/init.h"
@@ -54,6 +55,7 @@ class Creation {
   absl::Status StartUnit();
   absl::Status OwnCgroup();
   void UndoCgroup();
+  absl::Status PrepareResctrl();
   absl::Status PrepareSeccomp();
   absl::Status Prepare();
   absl::Status Finish(NewProcess& process);
@@ -89,7 +91,8 @@ class Creation {
   oci::Spec parsed_;
   const oci::Spec* spec_ = nullptr;
   std::string directory_;
-  bool claimed_ = false, hooks_ran_ = false;
+  bool claimed_ = false, resctrl_made_ = false, hooks_ran_ = false;
+  Annotations annotations_;
   Record record_;
   cgroup::Cgroup cgroup_;
   cgroup::Layout layout_;

@@ -184,6 +184,7 @@ void Creation::PrepareProcess() {
   plan_.process.process = &*spec().process;
   plan_.process.linux_ = &spec().linux_;
   plan_.process.filter = filter_ ? &*filter_ : nullptr;
+  plan_.process.keep_groups = annotations_.keep_original_groups;
   plan_.process.kept_descriptors = options_.listen_fds + options_.preserve_fds;
   if (options_.listen_fds > 0) {
     plan_.process.extra_environment.push_back(absl::StrCat("LISTEN_FDS=", options_.listen_fds));

@@ -169,8 +169,8 @@ absl::Status SetUpFiles(InitPlan& plan, Stopwatch& watch) {
     RETURN_IF_ERROR(AwaitGo(plan.channel));
   }
   if (!hooks.create_container.empty()) {
-    RETURN_IF_ERROR(
-        RunHooks(hooks.create_container, "createContainer", StateFor(plan, "creating")));
+    RETURN_IF_ERROR(RunHooks(hooks.create_container, "createContainer", StateFor(plan, "creating"),
+                             plan.hook_output));
   }
   RETURN_IF_ERROR(rootfs.Cover());
   watch.Lap("cover");
@@ -267,7 +267,8 @@ void RunInit(InitPlan& plan) {
   ::prctl(PR_SET_PDEATHSIG, 0);
   ::close(plan.start_socket);
   if (!plan.spec->hooks.start_container.empty()) {
-    status = RunHooks(plan.spec->hooks.start_container, "startContainer", plan.state_template);
+    status = RunHooks(plan.spec->hooks.start_container, "startContainer", plan.state_template,
+                      plan.hook_output);
   }
   if (status.ok()) status = process.Execute();
   (void)SendMessage(starter->get(), Message::kError, EncodeStatus(status));

@@ -8,6 +8,7 @@
 #include "lib/cgroup/cgroup.h"
 #include "lib/oci/spec.h"
 #include "lib/sys/unique_fd.h"
+#include "runtime/hooks.h"
 #include "runtime/init/process_setup.h"
 #include "runtime/init/rootfs.h"
 #include "runtime/runtime.h"
@@ -40,6 +41,7 @@ struct InitPlan {
   TerminalSize terminal_size;
   RootfsPlan rootfs;
   ProcessPlan process;
+  HookOutput hook_output;
   std::string state_template;  // The state for hooks; "@PID@" and "@STATUS@" are filled in.
 };
 

@@ -72,7 +72,7 @@ absl::Status ProcessSetup::Become() {
                                                         : std::vector<std::string>()));
   if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return ErrnoError(errno, "keep capabilities");
   const std::vector<gid_t> groups(user.additional_gids.begin(), user.additional_gids.end());
-  if (::syscall(SYS_setgroups, groups.size(), groups.data()) != 0) {
+  if (!plan_.keep_groups && ::syscall(SYS_setgroups, groups.size(), groups.data()) != 0) {
     // A user namespace may forbid it ("setgroups" is "deny"): fine as long as none were asked for.
     if (!(errno == EPERM && groups.empty() && plan_.user_namespace)) {
       return ErrnoError(errno, "set the supplementary groups");

@@ -24,6 +24,7 @@ struct ProcessPlan {
   const oci::Linux* linux_ = nullptr;     // For personality and memory policy; nullptr: none.
   const SeccompFilter* filter = nullptr;  // nullptr: none.
   bool user_namespace = false;
+  bool keep_groups = false;  // Supplementary groups stay as they are.
   int kept_descriptors = 0;  // 3 … 3+N-1 stay open in the program.
   std::vector<std::string> extra_environment;
 };

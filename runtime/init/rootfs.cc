@@ -78,6 +78,19 @@ absl::Status Rootfs::Attach() {
   return absl::OkStatus();
 }
 
+absl::Status Rootfs::MountPlanned(MountPlan& mount) {
+  absl::Status status = MountOne(mount);
+  if (status.ok()) return status;
+  return Annotate(status, absl::StrCat("mount ", mount.bind ? Quote(mount.source) : mount.type,
+                                       " on ", Quote(mount.destination)));
+}
+
+absl::Status Rootfs::MountAll(UniqueFd root) {
+  root_ = std::move(root);
+  for (MountPlan& mount : plan_.mounts) RETURN_IF_ERROR(MountPlanned(mount));
+  return absl::OkStatus();
+}
+
 absl::Status Rootfs::Populate() {
   // Nodes and directories get the modes that were asked for.
   const mode_t old_mask = ::umask(0);
@@ -91,11 +104,7 @@ absl::Status Rootfs::Populate() {
       dev = &mount;
       if (!mount.bind) mount.set &= ~uint64_t{MOUNT_ATTR_RDONLY};
     }
-    absl::Status status = MountOne(mount);
-    if (!status.ok()) {
-      return Annotate(status, absl::StrCat("mount ", mount.bind ? Quote(mount.source) : mount.type,
-                                           " on ", Quote(mount.destination)));
-    }
+    RETURN_IF_ERROR(MountPlanned(mount));
     if (&mount == dev) fresh_dev_ = !mount.bind;
   }
   if (!dev_is_bind) RETURN_IF_ERROR(MakeDevices());

@@ -41,6 +41,8 @@ class Rootfs {
   absl::Status Attach();
   // Mounts, device nodes, links.
   absl::Status Populate();
+  // The plan's mounts alone, into the root of a container that runs.
+  absl::Status MountAll(sys::UniqueFd root);
   // The terminal's slave on /dev/console. After Populate.
   absl::Status MountConsole(const sys::UniqueFd& slave);
   // Masked and read-only paths, and the root itself read-only.
@@ -53,6 +55,7 @@ class Rootfs {
   const sys::UniqueFd& root() const { return root_; }
 
  private:
+  absl::Status MountPlanned(MountPlan& mount);
   absl::Status MountOne(MountPlan& mount);
   absl::Status MountCgroups(const MountPlan& mount, const sys::UniqueFd& target);
   absl::StatusOr<sys::UniqueFd> MakeSource(MountPlan& mount, const sys::UniqueFd& target);
