@@ -45,7 +45,8 @@ class ContainerdTest : public ::testing::Test {
     }
     ASSERT_OK(sys::WriteFileAtomically(absl::StrCat(root, "/rootfs/bin/busybox"),
                                        sys::ReadFile("/bin/busybox").value(), 0755));
-    for (const char* applet : {"sh", "echo", "sleep", "cat", "true", "id", "stty", "env"}) {
+    for (const char* applet :
+         {"sh", "echo", "sleep", "cat", "true", "id", "stty", "env", "tty", "dd"}) {
       ASSERT_EQ(::symlink("busybox", absl::StrCat(root, "/rootfs/bin/", applet).c_str()), 0);
     }
     // The runtime runs as root, but a container's user wants to pass through here, too.
@@ -89,14 +90,19 @@ class ContainerdTest : public ::testing::Test {
     }
   }
 
-  Output Ctr(std::vector<std::string> words, const std::string& input = "") {
+  Output Ctr(std::vector<std::string> words) {
+    words.insert(words.begin(),
+                 {"/usr/bin/ctr", "--address", absl::StrCat(directory_->path(), "/c.sock")});
+    return Command(std::move(words));
+  }
+
+  static Output Command(std::vector<std::string> argv) {
     int out[2];
     EXPECT_EQ(::pipe2(out, O_CLOEXEC), 0);
     sys::UniqueFd read_end(out[0]), write_end(out[1]);
     sys::SpawnOptions spawn;
-    spawn.argv = {"/usr/bin/ctr", "--address", absl::StrCat(directory_->path(), "/c.sock")};
-    spawn.argv.insert(spawn.argv.end(), words.begin(), words.end());
-    spawn.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+    spawn.argv = std::move(argv);
+    spawn.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=dumb"};
     spawn.descriptors = {{write_end.get(), 1}, {write_end.get(), 2}};
     sys::Child child = sys::Spawn(spawn).value();
     write_end.Reset();
@@ -130,6 +136,18 @@ class ContainerdTest : public ::testing::Test {
     return false;
   }
 
+  std::string BundleOf(const std::string& id) const {
+    return absl::StrCat(directory_->path(), "/state/io.containerd.runtime.v2.task/default/", id);
+  }
+  // The shim is init's parent. (The peer of a listening socket's connection is who called listen():
+  // `start`.)
+  pid_t ShimOf(const std::string& id) const {
+    const std::string init = sys::ReadFile(absl::StrCat(BundleOf(id), "/init.pid")).value_or("0");
+    const std::string stat = sys::ReadFile(absl::StrCat("/proc/", init, "/stat")).value_or(") ? 0");
+    const std::vector<std::string> fields = absl::StrSplit(stat.substr(stat.rfind(')') + 2), ' ');
+    return atoi(fields[1].c_str());
+  }
+
   std::optional<sys::TempDir> directory_;
   sys::Child daemon_;
   std::vector<std::string> ids_;
@@ -161,6 +179,72 @@ TEST_F(ContainerdTest, EverydayFormsOfRun) {
                   {"sh", "-c", "test -d /mnt/bin && echo there"})
                   .text,
               HasSubstr("there"));
+}
+
+TEST_F(ContainerdTest, MoreEverydayFormsOfRun) {
+  EXPECT_EQ(Run("u", {"--rm", "--env", "A=1", "--env", "B=2"}, {"sh", "-c", "echo $A$B"}).text,
+            "12\n");
+  EXPECT_EQ(Run("np", {"--rm", "--no-pivot"}, {"echo", "moved"}).text, "moved\n");
+  EXPECT_EQ(Run("cap", {"--rm", "--cap-drop", "CAP_SYS_CHROOT"}, {"true"}).code, 0);
+  const std::string pid_file = absl::StrCat(directory_->path(), "/pid");
+  EXPECT_EQ(Run("pf", {"--rm", "--pid-file", pid_file}, {"true"}).code, 0);
+  EXPECT_GT(atoi(sys::ReadFile(pid_file).value_or("").c_str()), 0);
+  EXPECT_EQ(Run("maps", {"--rm", "--uidmap", "0:100000:1000", "--gidmap", "0:100000:1000"},
+                {"cat", "/proc/self/uid_map"})
+                .code,
+            0);
+}
+
+// ctr wants a terminal of its own, which script(1) gives it.
+TEST_F(ContainerdTest, ATerminalIsOneInside) {
+  const std::string ctr = absl::StrCat("/usr/bin/ctr --address ", directory_->path(), "/c.sock ");
+  const std::string run =
+      absl::StrCat(ctr, "run --rm -t --runtime io.containerd.gantry.v2 --rootfs ",
+                   directory_->path(), "/rootfs t sh -c 'tty; exit 7'");
+  const Output inside = Command({"/usr/bin/script", "-qec", run, "/dev/null"});
+  EXPECT_THAT(inside.text, HasSubstr("/dev/pts/0"));
+  EXPECT_EQ(inside.code, 7);
+  ASSERT_EQ(Run("te", {"--detach"}, {"sleep", "1000"}).code, 0);
+  const Output exec = Command({"/usr/bin/script", "-qec",
+                               absl::StrCat(ctr, "tasks exec -t --exec-id e te tty"), "/dev/null"});
+  EXPECT_THAT(exec.text, HasSubstr("/dev/pts/"));
+  EXPECT_EQ(exec.code, 0);
+}
+
+TEST_F(ContainerdTest, LackOfMemoryIsTold) {
+  EXPECT_EQ(Run("oom", {"--rm", "--memory-limit", "16777216"},
+                {"dd", "if=/dev/zero", "of=/dev/null", "bs=300M", "count=1"})
+                .code,
+            137);
+}
+
+TEST_F(ContainerdTest, APodSharesOneShim) {
+  const std::vector<std::string> pod = {"--detach", "--annotation",
+                                        "io.kubernetes.cri.sandbox-id=pod1"};
+  for (const char* id : {"pause", "app", "side"}) {
+    ASSERT_EQ(Run(id, pod, {"sleep", "1000"}).code, 0) << Log();
+  }
+  ASSERT_EQ(Run("alone", {"--detach"}, {"sleep", "1000"}).code, 0);
+  EXPECT_EQ(ShimOf("pause"), ShimOf("app"));
+  EXPECT_EQ(ShimOf("pause"), ShimOf("side"));
+  EXPECT_NE(ShimOf("pause"), ShimOf("alone"));
+  const pid_t shim = ShimOf("pause");
+
+  // The first of them, whose `start` made the shim, goes first.
+  EXPECT_EQ(Ctr({"tasks", "delete", "-f", "pause"}).code, 0);
+  EXPECT_EQ(Ctr({"tasks", "exec", "--exec-id", "e", "app", "echo", "on"}).text, "on\n");
+  daemon_.KillAndReap();
+  StartDaemon();
+  EXPECT_TRUE(WaitForStatus("app", "RUNNING")) << Log();
+  EXPECT_TRUE(WaitForStatus("side", "RUNNING")) << Log();
+  EXPECT_EQ(Ctr({"tasks", "delete", "-f", "app"}).code, 0);
+  EXPECT_EQ(::kill(shim, 0), 0);
+
+  EXPECT_EQ(Ctr({"tasks", "delete", "-f", "side"}).code, 0);
+
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (::kill(shim, 0) == 0 && absl::Now() < deadline) ::usleep(2000);
+  EXPECT_NE(::kill(shim, 0), 0) << "the shim outlived its pod";
 }
 
 TEST_F(ContainerdTest, OutputGoesWhereItIsAskedTo) {
@@ -228,16 +312,10 @@ TEST_F(ContainerdTest, ContainersOutliveTheDaemon) {
 
 TEST_F(ContainerdTest, AKilledShimIsCleanedUpAfter) {
   ASSERT_EQ(Run("k", {"--detach"}, {"sleep", "1000"}).code, 0);
-  const std::string bundle =
-      absl::StrCat(directory_->path(), "/state/io.containerd.runtime.v2.task/default/k");
+  const std::string bundle = BundleOf("k");
   const std::string address = sys::ReadFile(absl::StrCat(bundle, "/address")).value();
   const std::string init = sys::ReadFile(absl::StrCat(bundle, "/init.pid")).value();
-  const sys::UniqueFd connection = sys::ConnectUnix(address.substr(7)).value();
-  // The peer of a listening socket's connection is who called listen(): `start`. The shim is init's
-  // parent.
-  const std::string stat = sys::ReadFile(absl::StrCat("/proc/", init, "/stat")).value();
-  const std::vector<std::string> fields = absl::StrSplit(stat.substr(stat.rfind(')') + 2), ' ');
-  ASSERT_EQ(::kill(atoi(fields[1].c_str()), SIGKILL), 0);
+  ASSERT_EQ(::kill(ShimOf("k"), SIGKILL), 0);
 
   const absl::Time deadline = absl::Now() + absl::Seconds(10);
   while (sys::Exists(bundle) && absl::Now() < deadline) ::usleep(2000);
@@ -245,6 +323,8 @@ TEST_F(ContainerdTest, AKilledShimIsCleanedUpAfter) {
   EXPECT_FALSE(sys::Exists(bundle)) << Log();
   EXPECT_FALSE(sys::Exists(address.substr(7)));
   EXPECT_THAT(sys::ReadFile("/proc/self/mountinfo").value(), Not(HasSubstr(bundle)));
+  EXPECT_THAT(sys::ReadFile(absl::StrCat("/proc/", init, "/stat")).value_or(") Z"),
+              HasSubstr(") Z"));
 }
 
 }  // namespace
