@@ -32,6 +32,15 @@ struct WaitedProcess {
   std::map<uint64_t, TaskSupervisor::WaitDone> waiters;
 };
 
+// A shim that runs, shared by the tasks that are in it. Used under the supervisor's mutex; by who
+// has left it last (TaskSupervisor::LeaveShim), without.
+struct ShimProcess {
+  Bootstrap bootstrap;
+  pid_t pid = 0;        // 0: it did not tell.
+  sys::Child child;     // Our own shim, when this process started it.
+  sys::UniqueFd pidfd;  // Every other shim that told its pid.
+};
+
 // Thread-safe where annotated.
 struct Task {
   enum class Phase { kCreating, kLive, kEnding, kEnded, kDeleting };
@@ -52,12 +61,14 @@ struct Task {
   std::shared_ptr<ShimConnection> connection ABSL_GUARDED_BY(mutex);
   std::map<std::string, WaitedProcess> processes ABSL_GUARDED_BY(mutex);  // By exec id.
 
-  // Written while creating or adopting, before anybody else sees the task; the two owners of the
-  // process are used by whoever brought the task into kEnding or kDeleting.
+  // Written while creating or adopting, before anybody else sees the task.
   ShimSpec spec;
+
+  // Under the supervisor's mutex, since members of a group look at each other's.
+  std::string group;         // Of whose shim it takes part; empty: it is alone.
+  bool starts_shim = false;  // The others of its group wait.
   std::string address;
-  sys::Child child;          // Our own shim, when this process started it.
-  sys::UniqueFd shim_pidfd;  // Every other shim that told its pid.
+  std::shared_ptr<ShimProcess> shim;  // nullptr: none yet, or it has left it.
 };
 
 // Errors: always NotFound.

@@ -1,12 +1,17 @@
 // How the tasks of the last run are found again (TaskSupervisor::Adopt).
+#include <map>
+#include <memory>
 #include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "lib/base/status.h"
 #include "lib/log/log.h"
 #include "lib/sys/file.h"
+#include "services/task/pod_group.h"
 #include "services/task/shim_connection.h"
 #include "services/task/shim_messages.h"
 #include "services/task/task.h"
@@ -26,11 +31,29 @@ void TaskSupervisor::Adopt() {
                {{"error", bundles.status()}});
     return;
   }
+  // Who shares a shim is known before anybody asks it: the last one to leave it ends it.
+  std::map<std::string, std::shared_ptr<ShimProcess>> shims;
+  std::vector<std::pair<TaskPtr, absl::StatusOr<Bootstrap>>> found;
+  for (const BundleName& bundle : *bundles) {
+    auto task = std::make_shared<Task>(options_.bundle_root, bundle.ns, bundle.id);
+    absl::StatusOr<Bootstrap> bootstrap = task->bundle.ReadBootstrap();
+    if (bootstrap.ok()) {
+      std::shared_ptr<ShimProcess>& shim = shims[bootstrap->address];
+      if (shim == nullptr) shim = std::make_shared<ShimProcess>();
+      shim->bootstrap = *bootstrap;
+      task->shim = shim;
+      task->group = PodGroupOf(sys::ReadFile(task->bundle.File("config.json")).value_or(""));
+    }
+    found.emplace_back(std::move(task), std::move(bootstrap));
+  }
+  shims.clear();
   {
     // A pool of its own: shims that do not answer take their five seconds side by side.
     Workers adopters(16);
-    for (const BundleName& bundle : *bundles) {
-      adopters.Post([this, bundle] { AdoptOne(bundle.ns, bundle.id); });
+    for (auto& [task, bootstrap] : found) {
+      adopters.Post([this, task = std::move(task), bootstrap = std::move(bootstrap)] {
+        AdoptOne(task, bootstrap);
+      });
     }
   }
   SweepAfterAdoption();
@@ -40,17 +63,18 @@ void TaskSupervisor::Adopt() {
     log::Info("tasks of the last run looked at", {{"bundles", bundles->size()}});
 }
 
-void TaskSupervisor::AdoptOne(const std::string& ns, const std::string& id) {
-  auto task = std::make_shared<Task>(options_.bundle_root, ns, id);
+void TaskSupervisor::AdoptOne(const TaskPtr& task, const absl::StatusOr<Bootstrap>& bootstrap) {
+  const std::string& ns = task->ns;
+  const std::string& id = task->id;
   task->spec.ns = ns;
   task->spec.id = id;
   const auto remove = [&](const char* why) {
     log::Info("left bundle removed", {{"container", id}, {"why", why}});
+    if (LeaveShim(*task) != nullptr) RemoveSocket(*task);
     if (absl::Status removed = FinishDelete(*task, /*run_delete_command=*/false); !removed.ok()) {
       log::Error("left bundle could not be removed", {{"container", id}, {"error", removed}});
     }
   };
-  const absl::StatusOr<Bootstrap> bootstrap = task->bundle.ReadBootstrap();
   if (!bootstrap.ok()) return remove("its shim was never started");
   task->address = bootstrap->address;
   task->spec.binary = bootstrap->binary;
@@ -74,6 +98,7 @@ void TaskSupervisor::AdoptOne(const std::string& ns, const std::string& id) {
       absl::MutexLock lock(&task->mutex);
       task->exit = exit.ok() ? *exit : Exit{.pid = pid, .code = 255, .at = absl::Now()};
     }
+    (void)LeaveShim(*task);
     return keep(Task::Phase::kEnded);
   }
   if (!IsOwnShim(task->spec.binary)) {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "lib/base/status.h"
@@ -93,10 +94,12 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
   }
   for (const ShimProcess& shim : shims) {
     const std::string path = Bundle(places.bundle_root, shim.ns, shim.id).path();
-    if (known.contains(path) || supervisor.IsLeaving(shim.ns, shim.id)) continue;
-    const bool waits = std::any_of(inventory.waiting_pids.begin(), inventory.waiting_pids.end(),
-                                   [&](pid_t pid) { return absl::StrCat(pid) == shim.pid; });
-    if (waits) continue;
+    int pid = 0;
+    if (known.contains(path) || !absl::SimpleAtoi(shim.pid, &pid)) continue;
+    // One that waits, or of a pod whose first container has gone.
+    const bool used = std::find(inventory.shim_pids.begin(), inventory.shim_pids.end(), pid) !=
+                      inventory.shim_pids.end();
+    if (used || supervisor.IsLeaving(pid)) continue;
     const absl::StatusOr<std::string> still =
         sys::ReadFile(absl::StrCat(places.proc, "/", shim.pid, "/cmdline"), 64 << 10);
     ShimProcess now;

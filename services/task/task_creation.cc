@@ -89,20 +89,13 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
   request.set_bundle(task.bundle.path());
   timings.Mark("task.bundle");
 
-  ASSIGN_OR_RETURN(LaunchedShim shim, launcher_.Launch(task.spec, task.bundle));
-  task.child = std::move(shim.child);
-  {
-    absl::MutexLock lock(&mutex_);  // Others look at it through the map.
-    task.address = shim.bootstrap.address;
-  }
-  workers_.Post([this] { launcher_.FillPool(); });
-  if (shim.log.ok()) logs_.Add(task.LogName(), std::move(shim.log));
+  ASSIGN_OR_RETURN(const Bootstrap bootstrap, AssignShim(task, record.spec));
   TaskPtr self;
   {
     absl::MutexLock lock(&mutex_);
     self = tasks_[{task.ns, task.id}];
   }
-  RETURN_IF_ERROR(Connect(self, shim.bootstrap));
+  RETURN_IF_ERROR(Connect(self, bootstrap));
   timings.Mark("task.shim");
 
   std::shared_ptr<ShimConnection> connection;
@@ -124,32 +117,8 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
   timings.Mark("task.promise");
   timings.Observe(metrics_);
   created.pid = response.pid();
-  created.shim_address = task.address;
+  created.shim_address = bootstrap.address;
   created.timings = timings.Text();
-  return absl::OkStatus();
-}
-
-absl::Status TaskSupervisor::Connect(const TaskPtr& task, const Bootstrap& bootstrap) {
-  // Weak: a task that is forgotten must not live on in its connection's callback.
-  absl::StatusOr<std::shared_ptr<ShimConnection>> connection =
-      ShimConnection::Dial(bootstrap.address, bootstrap.version, task->ns, workers_,
-                           [this, weak = std::weak_ptr<Task>(task)] {
-                             if (TaskPtr closed = weak.lock()) OnClosed(closed);
-                           });
-  RETURN_IF_ERROR(Annotate(connection.status(), "connect to the shim"));
-  {
-    absl::MutexLock lock(&task->mutex);
-    task->connection = *connection;
-  }
-  if (task->child.running()) return absl::OkStatus();
-  // A shim that is not our child: learn its pid, for the day it has to be killed.
-  v2::ConnectRequest request;
-  request.set_id(task->id);
-  absl::StatusOr<v2::ConnectResponse> response = ParseAnswer<v2::ConnectResponse>(
-      (*connection)->Call("Connect", request, options_.probe_timeout));
-  RETURN_IF_ERROR(Annotate(response.status(), "probe the shim"));
-  absl::StatusOr<sys::UniqueFd> pidfd = sys::OpenPidfd(static_cast<pid_t>(response->shim_pid()));
-  if (pidfd.ok()) task->shim_pidfd = *std::move(pidfd);
   return absl::OkStatus();
 }
 
@@ -159,19 +128,28 @@ void TaskSupervisor::UndoCreate(Task& task) {
     absl::MutexLock lock(&task.mutex);
     connection = std::move(task.connection);
   }
-  const bool started = !task.address.empty();
-  bool clean = false;
+  // Our own shim undoes a failed Create itself; this is for what failed after it.
+  v2::DeleteRequest remove;
+  remove.set_id(task.id);
+  bool clean = connection != nullptr && IsOwnShim(task.spec.binary);
   if (connection != nullptr) {
-    v2::ShutdownRequest request;
-    request.set_id(task.id);
-    request.set_now(true);
-    clean = connection->Call("Shutdown", request, options_.shutdown_timeout).ok();
-    connection.reset();
+    const absl::Status removed =
+        connection->Call("Delete", remove, options_.shutdown_timeout).status();
+    clean = clean && (removed.ok() || absl::IsNotFound(removed));
   }
-  EndShim(task);
-  // Our own shim undoes a failed Create itself. One that died, and a stranger's, may have left a
-  // cgroup, mounts or a process.
-  if (started && !(clean && IsOwnShim(task.spec.binary))) {
+  const bool started = HasShim(task);
+  if (const std::shared_ptr<ShimProcess> shim = LeaveShim(task); shim != nullptr) {
+    v2::ShutdownRequest shutdown;
+    shutdown.set_id(task.id);
+    clean = connection != nullptr &&
+            connection->Call("Shutdown", shutdown, options_.shutdown_timeout).ok() && clean;
+    connection.reset();
+    EndShim(*shim);
+    RemoveSocket(task);
+  }
+  connection.reset();
+  // A shim that died, and a stranger's, may have left a cgroup, mounts or a process.
+  if (started && !clean) {
     if (absl::Status deleted = launcher_.RunDelete(task.spec, task.bundle).status();
         !deleted.ok()) {
       log::Warning("clean-up command of a shim failed", {{"task", task.id}, {"error", deleted}});

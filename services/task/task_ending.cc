@@ -22,8 +22,6 @@ namespace {
 namespace v2 = containerd::task::v2;
 
 constexpr absl::Duration kDeleteCall = absl::Seconds(30);  // The shim drains output for up to 10 s.
-constexpr absl::Duration kLeaveTimeout =
-    absl::Seconds(15);  // For a shim to hand in its last events.
 constexpr absl::Duration kEndingTimeout = absl::Seconds(30);
 
 }  // namespace
@@ -50,7 +48,7 @@ void TaskSupervisor::EndTask(const TaskPtr& task) {
   log::Warning("a shim ended without being asked; its container is stopped and cleaned up",
                {{"namespace", task->ns}, {"container", task->id}});
   connection.reset();
-  EndShim(*task);
+  if (const std::shared_ptr<ShimProcess> shim = LeaveShim(*task); shim != nullptr) EndShim(*shim);
   if (absl::Status pause = FAILPOINT("task.end.before_delete"); !pause.ok()) {
     log::Warning("failpoint", {{"error", pause}});
   }
@@ -134,19 +132,8 @@ absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::st
     if (absl::Status died = FAILPOINT("task.delete.after_call"); !died.ok()) {
       log::Warning("failpoint", {{"error", died}});
     }
-    v2::ShutdownRequest shutdown;
-    shutdown.set_id(id);
-    const bool leaving = connection->Call("Shutdown", shutdown, options_.shutdown_timeout).ok();
-    {
-      absl::MutexLock lock(&task->mutex);
-      task->connection.reset();
-    }
     connection.reset();
-    if (leaving) {
-      LetShimLeave(*task);
-    } else {
-      EndShim(*task);
-    }
+    LeaveAfterDelete(*task);
   }
   const Exit result = exit.value_or(Exit{.at = absl::Now()});
   const bool run_delete_command = !ended && !IsOwnShim(task->spec.binary);
@@ -165,38 +152,34 @@ absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::st
   return result;
 }
 
-// The connection is closed already, or the shim has answered Shutdown. Kills what stays.
-void TaskSupervisor::EndShim(Task& task) {
-  if (task.child.running() && !task.child.Wait(options_.shutdown_timeout).ok()) {
-    log::Warning("shim did not end by itself and is killed", {{"task", task.id}});
-    task.child.KillAndReap();
+// The task's container is gone from its shim, which ends when it was the last.
+void TaskSupervisor::LeaveAfterDelete(Task& task) {
+  std::shared_ptr<ShimConnection> connection;
+  {
+    absl::MutexLock lock(&task.mutex);
+    connection = std::move(task.connection);
   }
-  if (IsShared(task)) task.shim_pidfd.Reset();
-  if (task.shim_pidfd.ok()) {
-    (void)sys::SignalPidfd(task.shim_pidfd, SIGKILL);  // Gone already is the usual answer.
-    task.shim_pidfd.Reset();
+  const std::shared_ptr<ShimProcess> shim = LeaveShim(task);
+  if (shim == nullptr) return;
+  v2::ShutdownRequest shutdown;
+  shutdown.set_id(task.id);
+  const bool leaving = connection != nullptr &&
+                       connection->Call("Shutdown", shutdown, options_.shutdown_timeout).ok();
+  connection.reset();
+  if (leaving) {
+    LetShimLeave(*shim, task.id);
+  } else {
+    EndShim(*shim);
   }
+  RemoveSocket(task);
 }
 
-// A shim that has answered Shutdown ends by itself once it has handed in its events; nobody has to
-// wait for that, but it is not forgotten either.
-void TaskSupervisor::LetShimLeave(Task& task) {
-  const std::pair<std::string, std::string> name = {task.ns, task.id};
-  const auto gone = [leaving = leaving_, name] {
-    absl::MutexLock lock(&leaving->mutex);
-    leaving->names.erase(leaving->names.find(name));
-  };
-  if (IsShared(task)) task.shim_pidfd.Reset();
-  if (!task.child.running() && !task.shim_pidfd.ok()) return;
-  {
-    absl::MutexLock lock(&leaving_->mutex);
-    leaving_->names.insert(name);
-  }
-  const std::string text = absl::StrCat("shim of ", task.id);
-  if (task.child.running()) {
-    reaper_.Take(std::move(task.child), text, kLeaveTimeout, gone);
-  } else {
-    reaper_.Take(std::move(task.shim_pidfd), text, kLeaveTimeout, gone);
+// Of our own shim, which may have been killed. A stranger's is its own business.
+void TaskSupervisor::RemoveSocket(const Task& task) {
+  if (!IsOwnShim(task.spec.binary)) return;
+  if (absl::Status removed = sys::Unlink(ttrpc::SocketPath(task.address)); !removed.ok()) {
+    log::Warning("socket of an ended shim stays; the next start removes it",
+                 {{"task", task.id}, {"error", removed}});
   }
 }
 
@@ -214,9 +197,6 @@ absl::Status TaskSupervisor::FinishDelete(Task& task, bool run_delete_command) {
   RETURN_IF_ERROR(sys::RemoveTree(work));
   // Fails while the namespace has others, as it should.
   (void)sys::RemoveEmptyDirectory(work.substr(0, work.rfind('/')));
-  if (IsOwnShim(task.spec.binary) && !task.address.empty()) {
-    RETURN_IF_ERROR(sys::Unlink(ttrpc::SocketPath(task.address)));
-  }
   return task.bundle.Remove();
 }
 

@@ -45,7 +45,7 @@ TaskSupervisor::~TaskSupervisor() {
     tasks.swap(tasks_);
   }
   for (auto& [name, task] : tasks) {
-    task->child.Release();
+    if (task->shim != nullptr) task->shim->child.Release();
     std::shared_ptr<ShimConnection> connection;
     absl::MutexLock lock(&task->mutex);
     connection = std::move(task->connection);
@@ -139,29 +139,20 @@ TaskSupervisor::Inventory TaskSupervisor::TakeInventory() {
   Inventory inventory;
   for (const ShimLauncher::Waiting& waiting : launcher_.WaitingShims()) {
     inventory.addresses.push_back(waiting.socket);
-    inventory.waiting_pids.push_back(waiting.pid);
+    inventory.shim_pids.push_back(waiting.pid);
   }
   absl::MutexLock lock(&mutex_);
   for (const auto& [name, task] : tasks_) {
     inventory.bundles.push_back(task->bundle.path());
     inventory.addresses.push_back(task->address);
+    if (task->shim != nullptr) inventory.shim_pids.push_back(task->shim->pid);
   }
   return inventory;
 }
 
-bool TaskSupervisor::IsLeaving(const std::string& ns, const std::string& id) {
+bool TaskSupervisor::IsLeaving(pid_t shim) {
   absl::MutexLock lock(&leaving_->mutex);
-  return leaving_->names.contains({ns, id});
-}
-
-// A stranger's shim may serve a group of containers (contracts/containerd, 5.12): it ends with the
-// last.
-bool TaskSupervisor::IsShared(const Task& task) {
-  absl::MutexLock lock(&mutex_);
-  for (const auto& [name, other] : tasks_) {
-    if (other.get() != &task && other->address == task.address) return true;
-  }
-  return false;
+  return leaving_->pids.contains(shim);
 }
 
 void TaskSupervisor::Forget(Task& task) {

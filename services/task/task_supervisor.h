@@ -74,10 +74,11 @@ struct TaskName {
 };
 
 struct Task;                            // task.h
+struct ShimProcess;                     // task.h
 using TaskPtr = std::shared_ptr<Task>;  // Held by the map and by callbacks of calls under way.
 
 // Thread-safe. Everything passed to the constructor outlives it. Its parts, one duty each:
-// task_creation.cc, task_ending.cc, task_waits.cc, task_adoption.cc.
+// task_creation.cc, task_shims.cc, task_ending.cc, task_waits.cc, task_adoption.cc.
 class TaskSupervisor {
  public:
   TaskSupervisor(SupervisorOptions options, ContainerSource& containers, ShimLauncher& launcher,
@@ -129,28 +130,37 @@ class TaskSupervisor {
   struct Inventory {
     std::vector<std::string> bundles;
     std::vector<std::string> addresses;
-    std::vector<pid_t> waiting_pids;  // Shims that wait for their container.
+    std::vector<pid_t> shim_pids;  // Also of those that wait for their container.
   };
   Inventory TakeInventory();
   // Whether a shim of a deleted task is still handing in its last events. Bounded: it is killed
   // then.
-  bool IsLeaving(const std::string& ns, const std::string& id);
+  bool IsLeaving(pid_t shim);
 
  private:
   absl::StatusOr<TaskPtr> Find(const std::string& ns, const std::string& id);
   absl::StatusOr<std::string> ResolveRuntime(const std::string& name) const;
   absl::Status CreateSteps(CreateParameters& parameters, Task& task, CreatedTask& created);
-  absl::Status Connect(const TaskPtr& task, const Bootstrap& bootstrap);
   void UndoCreate(Task& task);
+
+  absl::StatusOr<Bootstrap> AssignShim(Task& task, absl::string_view config_json);
+  absl::StatusOr<std::shared_ptr<ShimProcess>> JoinGroup(Task& task, const std::string& group);
+  std::shared_ptr<ShimProcess> FindShim(const std::string& address)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Connect(const TaskPtr& task, const Bootstrap& bootstrap);
+  bool HasShim(const Task& task);
+  // The shim, when no other task is in it: then its end is the caller's business.
+  std::shared_ptr<ShimProcess> LeaveShim(Task& task);
+  void EndShim(ShimProcess& shim);
+  void LetShimLeave(ShimProcess& shim, const std::string& id);
 
   void OnClosed(const TaskPtr& task);
   void EndTask(const TaskPtr& task);
   absl::Status FinishDelete(Task& task, bool run_delete_command);
-  void EndShim(Task& task);
-  bool IsShared(const Task& task);
-  void LetShimLeave(Task& task);
+  void LeaveAfterDelete(Task& task);
+  void RemoveSocket(const Task& task);
 
-  void AdoptOne(const std::string& ns, const std::string& id);
+  void AdoptOne(const TaskPtr& task, const absl::StatusOr<Bootstrap>& bootstrap);
   void SweepAfterAdoption();
 
   void AskShimToWait(const TaskPtr& task, const std::string& exec_id);
@@ -171,7 +181,7 @@ class TaskSupervisor {
 
   struct Leaving {
     absl::Mutex mutex;
-    std::multiset<std::pair<std::string, std::string>> names ABSL_GUARDED_BY(mutex);
+    std::multiset<pid_t> pids ABSL_GUARDED_BY(mutex);
   };
   // Shared with the reaper's callbacks, which may come after this object has gone.
   const std::shared_ptr<Leaving> leaving_ = std::make_shared<Leaving>();
