@@ -92,7 +92,8 @@ absl::StatusOr<LaunchedShim> ShimLauncher::Launch(const ShimSpec& spec, const Bu
 // ---- Our own ----
 
 absl::StatusOr<LaunchedShim> ShimLauncher::LaunchOwn(const ShimSpec& spec, const Bundle& bundle) {
-  const std::string path = absl::StrCat(options_.socket_directory, "/", RandomHex(8));
+  const std::string path = NewSocketPath();
+  const absl::Cleanup made = [&] { MadeSocket(path); };
   ASSIGN_OR_RETURN(sys::UniqueFd listener, sys::ListenUnix(path));
   absl::Cleanup remove_socket = [&] { (void)sys::Unlink(path); };
   if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) != 0) {
@@ -125,9 +126,26 @@ ShimLauncher::~ShimLauncher() {
   for (const Pooled& pooled : pool) (void)sys::Unlink(pooled.socket);
 }
 
-absl::StatusOr<ShimLauncher::Pooled> ShimLauncher::SpawnPooled() {
+std::string ShimLauncher::NewSocketPath() {
+  std::string path = absl::StrCat(options_.socket_directory, "/", RandomHex(8));
+  absl::MutexLock lock(&mutex_);
+  sockets_in_making_.insert(path);
+  return path;
+}
+
+void ShimLauncher::MadeSocket(const std::string& path) {
+  absl::MutexLock lock(&mutex_);
+  sockets_in_making_.erase(path);
+}
+
+std::vector<std::string> ShimLauncher::SocketsInMaking() {
+  absl::MutexLock lock(&mutex_);
+  return std::vector<std::string>(sockets_in_making_.begin(), sockets_in_making_.end());
+}
+
+absl::StatusOr<ShimLauncher::Pooled> ShimLauncher::SpawnPooled(const std::string& socket) {
   Pooled pooled;
-  pooled.socket = absl::StrCat(options_.socket_directory, "/", RandomHex(8));
+  pooled.socket = socket;
   ASSIGN_OR_RETURN(sys::UniqueFd listener, sys::ListenUnix(pooled.socket));
   absl::Cleanup remove_socket = [&] { (void)sys::Unlink(pooled.socket); };
   int ends[2] = {-1, -1};
@@ -159,9 +177,11 @@ void ShimLauncher::FillPool() {
       if (pool_.size() + spawning_ >= options_.pool_size) return;
       ++spawning_;
     }
-    absl::StatusOr<Pooled> pooled = SpawnPooled();
+    const std::string socket = NewSocketPath();
+    absl::StatusOr<Pooled> pooled = SpawnPooled(socket);
     absl::MutexLock lock(&mutex_);
     --spawning_;
+    sockets_in_making_.erase(socket);
     if (!pooled.ok()) {
       log::Warning("no shim could be started ahead of time", {{"error", pooled.status()}});
       return;

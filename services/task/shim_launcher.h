@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -88,6 +89,8 @@ class ShimLauncher {
     std::string socket;
   };
   std::vector<Waiting> WaitingShims();
+  // Sockets of our own shims that are being started, for whatever: they belong to no task yet.
+  std::vector<std::string> SocketsInMaking();
 
   const LaunchOptions& options() const { return options_; }
 
@@ -102,7 +105,9 @@ class ShimLauncher {
     std::string socket;
     sys::UniqueFd assignment;  // Write end of its pipe.
   };
-  absl::StatusOr<Pooled> SpawnPooled();
+  std::string NewSocketPath();
+  void MadeSocket(const std::string& path);
+  absl::StatusOr<Pooled> SpawnPooled(const std::string& socket);
   absl::StatusOr<LaunchedShim> LaunchPooled(const ShimSpec& spec, const Bundle& bundle);
   absl::StatusOr<LaunchedShim> LaunchOwn(const ShimSpec& spec, const Bundle& bundle);
   absl::StatusOr<LaunchedShim> LaunchStranger(const ShimSpec& spec, const Bundle& bundle);
@@ -121,6 +126,7 @@ class ShimLauncher {
   std::map<std::pair<uint64_t, int64_t>, bool> wants_options_ ABSL_GUARDED_BY(mutex_);
   std::deque<Pooled> pool_ ABSL_GUARDED_BY(mutex_);
   size_t spawning_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::set<std::string> sockets_in_making_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace gantry::task

@@ -37,6 +37,14 @@ std::vector<ShimProcess> ListShims(const AuditPlaces& places) {
   return shims;
 }
 
+std::set<std::string> AddressesOf(const TaskSupervisor::Inventory& inventory) {
+  std::set<std::string> addresses;
+  for (const std::string& address : inventory.addresses) {
+    addresses.insert(ttrpc::SocketPath(address));
+  }
+  return addresses;
+}
+
 }  // namespace
 
 bool ParseShimCommandLine(absl::string_view cmdline, const std::string& gateway_socket,
@@ -63,10 +71,7 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
                    sys::MountPointsBelow(places.bundle_root));
   const TaskSupervisor::Inventory inventory = supervisor.TakeInventory();
   const std::set<std::string> known(inventory.bundles.begin(), inventory.bundles.end());
-  std::set<std::string> addresses;
-  for (const std::string& address : inventory.addresses) {
-    addresses.insert(ttrpc::SocketPath(address));
-  }
+  const std::set<std::string> addresses = AddressesOf(inventory);
 
   for (const BundleName& bundle : bundles) {
     const std::string path = Bundle(places.bundle_root, bundle.ns, bundle.id).path();
@@ -89,14 +94,18 @@ absl::Status AuditTasks(TaskSupervisor& supervisor, const AuditPlaces& places,
   for (const std::string& name : sockets) {
     const std::string path = absl::StrCat(places.socket_directory, "/", name);
     if (addresses.contains(path) || !sys::Exists(path)) continue;
+    // A shim that waited is on its way to its task.
+    if (AddressesOf(supervisor.TakeInventory()).contains(path)) continue;
     report.findings.push_back({"socket", path, "no shim of a task listens there",
                                "restart gantry-task, which removes it"});
   }
   for (const ShimProcess& shim : shims) {
     const std::string path = Bundle(places.bundle_root, shim.ns, shim.id).path();
+    // One that waits, or is about to: it ends by itself when nobody holds its pipe.
+    if (shim.id == kUnnamed) continue;
     int pid = 0;
     if (known.contains(path) || !absl::SimpleAtoi(shim.pid, &pid)) continue;
-    // One that waits, or of a pod whose first container has gone.
+    // Of a pod whose first container has gone, or just given its container.
     const bool used = std::find(inventory.shim_pids.begin(), inventory.shim_pids.end(), pid) !=
                       inventory.shim_pids.end();
     if (used || supervisor.IsLeaving(pid)) continue;

@@ -137,6 +137,10 @@ std::vector<TaskName> TaskSupervisor::List(const std::string& ns) {
 
 TaskSupervisor::Inventory TaskSupervisor::TakeInventory() {
   Inventory inventory;
+  // In the order in which a shim passes through them, so that none slips by.
+  for (const std::string& socket : launcher_.SocketsInMaking()) {
+    inventory.addresses.push_back(socket);
+  }
   for (const ShimLauncher::Waiting& waiting : launcher_.WaitingShims()) {
     inventory.addresses.push_back(waiting.socket);
     inventory.shim_pids.push_back(waiting.pid);
