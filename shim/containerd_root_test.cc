@@ -211,6 +211,14 @@ TEST_F(ContainerdTest, ATerminalIsOneInside) {
   EXPECT_EQ(exec.code, 0);
 }
 
+TEST_F(ContainerdTest, ACheckpointIsRefusedAndTheContainerGoesOn) {
+  ASSERT_EQ(Run("cp", {"--detach"}, {"sleep", "1000"}).code, 0);
+  const Output refused = Ctr({"tasks", "checkpoint", "cp"});
+  EXPECT_NE(refused.code, 0);
+  EXPECT_THAT(refused.text, HasSubstr("does not drive CRIU"));
+  EXPECT_TRUE(WaitForStatus("cp", "RUNNING"));
+}
+
 TEST_F(ContainerdTest, LackOfMemoryIsTold) {
   EXPECT_EQ(Run("oom", {"--rm", "--memory-limit", "16777216"},
                 {"dd", "if=/dev/zero", "of=/dev/null", "bs=300M", "count=1"})

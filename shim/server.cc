@@ -28,6 +28,7 @@
 #include "lib/sys/file.h"
 #include "lib/ttrpc/server.h"
 #include "shim/attach_hub.h"
+#include "shim/copy_buffer.h"
 #include "shim/publisher.h"
 #include "shim/reaper.h"
 #include "shim/sandbox_service.h"
@@ -102,6 +103,7 @@ int ForgetPages(dl_phdr_info* info, size_t, void*) {
 // life needs; and there are hundreds of shims, most of which will not be called again for hours.
 void Settle() {
   ::malloc_trim(0);
+  ::madvise(copy_buffer, sizeof copy_buffer, MADV_DONTNEED);
   ::dl_iterate_phdr(ForgetPages, nullptr);
 }
 

@@ -5,9 +5,12 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -310,6 +313,48 @@ TEST_P(ShimTest, UnknownThingsHaveTheRightCodes) {
               Fails(absl::StatusCode::kInvalidArgument, "malformed"));
   EXPECT_THAT(shim_.Create("web"), Fails(absl::StatusCode::kAlreadyExists, "web"));
   EXPECT_OK(shim_.client().Call("containerd.task.v3.Task", "Connect", "", {}, absl::Seconds(5)));
+}
+
+// What `name` has in one of the files of /proc that hold "Name:  123 kB" lines.
+int64_t NumberIn(const std::string& path, absl::string_view name) {
+  const std::string text = sys::ReadFile(path).value_or("");
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!absl::ConsumePrefix(&line, absl::StrCat(name, ":"))) continue;
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipWhitespace());
+    int64_t number = -1;
+    return !words.empty() && absl::SimpleAtoi(absl::StripAsciiWhitespace(words[0]), &number)
+               ? number
+               : -1;
+  }
+  return -1;
+}
+
+// The figures that we promise of every shim, with a container that has lived a little.
+TEST_P(ShimTest, AnIdleShimIsSmallAndStill) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers have their own memory";
+#endif
+  Begin("web", {"sh", "-c", "seq 20000; sleep 100"}, {"", LogUri("stdin=1"), ""});
+  ASSERT_OK(shim_.Start("web"));
+  ASSERT_OK(shim_.Exec("web", "e", {"true"}));
+  ASSERT_OK(shim_.Start("web", "e"));
+  ASSERT_OK(shim_.Wait("web", "e"));
+  ASSERT_OK(shim_.Delete("web", "e"));
+  ASSERT_TRUE(Eventually([&] { return absl::StrContains(Log(), "20000"); }));
+  const std::string proc = absl::StrCat("/proc/", shim_.ShimPid("web").value());
+  const std::string memory = proc + "/smaps_rollup";
+
+  // Asleep for good once it has given back what calls needed: nothing wakes it any more.
+  const auto wakes = [&] { return NumberIn(proc + "/status", "voluntary_ctxt_switches"); };
+  EXPECT_TRUE(Eventually([&] {
+    const int64_t before = wakes();
+    return !Eventually([&] { return wakes() != before; }, absl::Seconds(1));
+  }));
+  EXPECT_LE(NumberIn(memory, "Rss"), 1024);
+  // Clean pages are the program's, private only while there is no second shim.
+  EXPECT_LE(NumberIn(memory, "Private_Dirty"), 300);
+  EXPECT_EQ(NumberIn(proc + "/status", "Threads"), 1);
+  EXPECT_LE(sys::ListDirectory(proc + "/fd").value().size(), 20u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Library, ShimTest, ::testing::Values(""));
