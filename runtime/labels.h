@@ -10,6 +10,8 @@ namespace gantry::runtime {
 
 // A label that the kernel would ignore is no confinement, so it is refused. Errors:
 // FailedPrecondition, with the key.
-absl::Status CheckLabels(const oci::Process& process, const std::string& mount_label);
+// `sysfs` is where the kernel tells.
+absl::Status CheckLabels(const oci::Process& process, const std::string& mount_label,
+                         const std::string& sysfs = "/sys");
 
 }  // namespace gantry::runtime

@@ -15,6 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   (void)gantry::oci::ParseProcess(bytes);
   (void)gantry::oci::ParseResources(bytes);
+  (void)gantry::oci::ParseMounts(bytes);
   (void)gantry::oci::ParseSignal(bytes);
   return 0;
 }

@@ -201,6 +201,24 @@ TEST_F(RuntimeAttackTest, AMissingCapabilitySetMeansNone) {
   EXPECT_THAT(result.out, HasSubstr("CapEff:\t0000000000000000"));
 }
 
+// Execve gives root its bounding set anyway; until then init has what was asked for.
+TEST_F(RuntimeAttackTest, AWaitingInitHasOnlyItsCapabilities) {
+  const std::vector<std::string> few = {"CAP_CHOWN", "CAP_KILL"};
+  oci::Capabilities& sets = spec_.process->capabilities.emplace();
+  sets.bounding = few;
+  sets.effective = few;
+  sets.permitted = few;
+  spec_.process->args = {"/bin/sleep", "1000"};
+  ASSERT_EQ(Create("c").code, 0) << Output();
+  auto status = sys::ReadFile(absl::StrCat("/proc/", PidOf("c"), "/status"));
+  ASSERT_OK(status);
+  for (const char* set : {"CapPrm", "CapEff", "CapBnd"}) {
+    EXPECT_THAT(*status, HasSubstr(absl::StrCat(set, ":\t0000000000000021\n")));
+  }
+  EXPECT_THAT(*status, HasSubstr("CapInh:\t0000000000000000\n"));
+  EXPECT_THAT(*status, HasSubstr("CapAmb:\t0000000000000000\n"));
+}
+
 TEST_F(RuntimeAttackTest, MountIsDeniedToAnOrdinaryContainer) {
   CommandResult result = RunScript("mount -t tmpfs none /tmp && echo mounted");
   EXPECT_THAT(result.out, Not(HasSubstr("mounted"))) << result;

@@ -75,12 +75,21 @@ TEST_F(RuntimeHooksTest, AFailureUndoesTheCreation) {
 
 TEST_F(RuntimeHooksTest, AHookThatHangsIsKilledWithItsChildren) {
   spec_.hooks.prestart = {
-      {.path = "/bin/sh", .args = {"sh", "-c", "sleep 1000 & sleep 1000"}, .timeout_seconds = 1}};
+      {.path = "/bin/sh",
+       .args = {"sh", "-c", absl::StrCat("sleep 1000 & echo $! > ", path("child"), "; sleep 1000")},
+       .timeout_seconds = 1}};
   spec_.process->args = {"/bin/true"};
   const absl::Time begin = absl::Now();
   EXPECT_EQ(Create("c").code, 1);
   EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
   EXPECT_THAT(Output(), HasSubstr("did not end within 1 s"));
+  // Its child is an orphan then, of whoever reaps those: gone, or a zombie.
+  const std::string child = *sys::ReadFile(path("child"));
+  EXPECT_TRUE(Eventually([&] {
+    return RunShell(absl::StrCat("grep -q 'State:.*[SR] (' /proc/",
+                                 child.substr(0, child.size() - 1), "/status"))
+               .code != 0;
+  })) << child;
 }
 
 TEST_F(RuntimeHooksTest, AFailingPoststartKillsTheContainer) {
