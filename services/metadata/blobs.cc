@@ -32,7 +32,7 @@ absl::Status NoSuchIngest(absl::string_view ref) {
 }
 
 absl::Status Visible(absl::string_view digest) {
-  return absl::AlreadyExistsError(absl::StrCat("content '", digest, "' already exists"));
+  return absl::AlreadyExistsError(absl::StrCat("content '", digest, "': already exists"));
 }
 
 std::optional<std::string> Field(const v1::Blob& blob, const std::vector<std::string>& path) {

@@ -32,7 +32,7 @@ absl::Status CheckFree(const Database& database, const Caller& caller,
   ASSIGN_OR_RETURN(auto present,
                    reader.Find(Table::kContainers, JoinKey({caller.namespace_name, id})));
   if (!present) return absl::OkStatus();
-  return absl::AlreadyExistsError(absl::StrCat("container '", id, "' already exists"));
+  return absl::AlreadyExistsError(absl::StrCat("container '", id, "': already exists"));
 }
 
 }  // namespace
@@ -53,7 +53,7 @@ absl::StatusOr<v1::CreateContainerResponse> Bundles::CreateContainer(
     ASSIGN_OR_RETURN(prepared, snapshots_.Prepare(caller, create));
     if (prepared->target) {
       return absl::AlreadyExistsError(
-          absl::StrCat("snapshot '", prepared->place.key, "' already exists"));
+          absl::StrCat("snapshot '", prepared->place.key, "': already exists"));
     }
   }
   v1::CreateContainerResponse response;

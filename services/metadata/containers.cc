@@ -119,7 +119,7 @@ absl::Status Containers::CreateIn(Writer& writer, const Caller& caller, Containe
   ASSIGN_OR_RETURN(auto present, writer.Find(Table::kContainers, key));
   if (present)
     return absl::AlreadyExistsError(
-        absl::StrCat("container '", container.id(), "' already exists"));
+        absl::StrCat("container '", container.id(), "': already exists"));
   RETURN_IF_ERROR(EnsureNamespace(writer, caller.namespace_name));
   DropEmptyLabels(*container.mutable_labels());
   *container.mutable_created_at() = ToProto(writer.now());

@@ -100,7 +100,7 @@ absl::StatusOr<Image> Images::Create(const Caller& caller, const Image& wanted,
     const std::string key = KeyOf(caller, created.name());
     ASSIGN_OR_RETURN(auto present, writer.Find(Table::kImages, key));
     if (present)
-      return absl::AlreadyExistsError(absl::StrCat("image '", created.name(), "' already exists"));
+      return absl::AlreadyExistsError(absl::StrCat("image '", created.name(), "': already exists"));
     RETURN_IF_ERROR(EnsureNamespace(writer, caller.namespace_name));
     RETURN_IF_ERROR(LeaseIfExpiring(writer, caller, created));
     *created.mutable_created_at() = ToProto(epoch.value_or(writer.now()));

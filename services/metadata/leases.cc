@@ -73,7 +73,7 @@ absl::StatusOr<Lease> Leases::Create(
   RETURN_IF_ERROR(database_.Write(Database::Purpose::kGrow, [&](Writer& writer) -> absl::Status {
     ASSIGN_OR_RETURN(auto present, writer.Find(Table::kLeases, KeyOf(caller, lease.id())));
     if (present)
-      return absl::AlreadyExistsError(absl::StrCat("lease '", lease.id(), "' already exists"));
+      return absl::AlreadyExistsError(absl::StrCat("lease '", lease.id(), "': already exists"));
     RETURN_IF_ERROR(EnsureNamespace(writer, caller.namespace_name));
     *lease.mutable_created_at() = ToProto(writer.now());
     return Store(writer, Table::kLeases, KeyOf(caller, lease.id()), lease);

@@ -68,7 +68,7 @@ absl::StatusOr<Namespaces::Namespace> Namespaces::Create(const Namespace& wanted
     ASSIGN_OR_RETURN(auto present, writer.Find(Table::kNamespaces, created.name()));
     if (present)
       return absl::AlreadyExistsError(
-          absl::StrCat("namespace '", created.name(), "' already exists"));
+          absl::StrCat("namespace '", created.name(), "': already exists"));
     RETURN_IF_ERROR(Store(writer, Table::kNamespaces, created.name(), created));
     containerd::events::NamespaceCreate event;
     event.set_name(created.name());

@@ -36,7 +36,7 @@ absl::StatusOr<uint64_t> Apply(Writer& writer, const Caller& caller, const v1::R
   ASSIGN_OR_RETURN(auto present, Load<v1::StoredRecord>(writer, Table::kRecords, key));
   if (write.must_not_exist() && present) {
     return absl::AlreadyExistsError(
-        absl::StrCat(NameOf(write.bucket(), write.key()), " already exists"));
+        absl::StrCat(NameOf(write.bucket(), write.key()), ": already exists"));
   }
   const uint64_t revision = present ? present->revision() : 0;
   if (write.expected_revision() != 0 && write.expected_revision() != revision) {

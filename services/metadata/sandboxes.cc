@@ -82,7 +82,7 @@ absl::StatusOr<Sandbox> Sandboxes::Create(const Caller& caller, const Sandbox& w
     ASSIGN_OR_RETURN(auto present, writer.Find(Table::kSandboxes, key));
     if (present) {
       return absl::AlreadyExistsError(
-          absl::StrCat("sandbox '", created.sandbox_id(), "' already exists"));
+          absl::StrCat("sandbox '", created.sandbox_id(), "': already exists"));
     }
     RETURN_IF_ERROR(EnsureNamespace(writer, caller.namespace_name));
     *created.mutable_created_at() = ToProto(writer.now());

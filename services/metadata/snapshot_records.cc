@@ -125,7 +125,7 @@ absl::Status FinishCommit(Writer& writer, const OpenCommit& commit) {
   const Caller caller{target.namespace_name, commit.stored.lease()};
   ASSIGN_OR_RETURN(auto taken, FindSnapshot(writer, target));
   if (taken)
-    return absl::AlreadyExistsError(absl::StrCat("snapshot '", target.key, "' already exists"));
+    return absl::AlreadyExistsError(absl::StrCat("snapshot '", target.key, "': already exists"));
   RETURN_IF_ERROR(writer.Delete(Table::kCommits, commit.place.RecordKey()).status());
   ASSIGN_OR_RETURN(auto active, FindSnapshot(writer, commit.place));
   if (active) RETURN_IF_ERROR(EraseSnapshot(writer, commit.place, *active));

@@ -18,7 +18,7 @@ namespace snapshots_v1 = containerd::services::snapshots::v1;
 using Info = Snapshots::Info;
 
 absl::Status Taken(absl::string_view key) {
-  return absl::AlreadyExistsError(absl::StrCat("snapshot '", key, "' already exists"));
+  return absl::AlreadyExistsError(absl::StrCat("snapshot '", key, "': already exists"));
 }
 
 std::string ResourceType(const SnapshotPlace& place) {

@@ -196,8 +196,11 @@ grpc::Status TaskService::Delete(grpc::ServerContext* context, const v1::DeleteT
   return grpc::Status::OK;
 }
 
-grpc::Status TaskService::Checkpoint(grpc::ServerContext*, const v1::CheckpointTaskRequest* request,
+grpc::Status TaskService::Checkpoint(grpc::ServerContext* context,
+                                     const v1::CheckpointTaskRequest* request,
                                      v1::CheckpointTaskResponse*) {
+  const absl::StatusOr<std::string> ns = rpc::RequestNamespace(*context);
+  if (!ns.ok()) return rpc::ToGrpcStatus(ns.status());
   return rpc::ToGrpcStatus(absl::UnimplementedError(absl::StrCat(
       "checkpoint task '", request->container_id(), "': checkpoints are not supported")));
 }
@@ -228,6 +231,8 @@ grpc::ServerUnaryReactor* TaskService::DeleteProcess(grpc::CallbackServerContext
                                                      const v1::DeleteProcessRequest* request,
                                                      v1::DeleteResponse* response) {
   const std::string exec_id = request->exec_id();
+  const absl::StatusOr<std::string> ns = rpc::RequestNamespace(*context);
+  if (!ns.ok()) return Refuse(ns.status());
   // Without an id this would delete the task behind the supervisor's back.
   if (absl::Status valid = CheckIdentifier("exec id", exec_id); !valid.ok()) return Refuse(valid);
   return PassOn<v2::DeleteResponse>(
@@ -292,6 +297,8 @@ grpc::ServerUnaryReactor* TaskService::Kill(grpc::CallbackServerContext* context
 grpc::ServerUnaryReactor* TaskService::Exec(grpc::CallbackServerContext* context,
                                             const v1::ExecProcessRequest* request,
                                             google::protobuf::Empty*) {
+  const absl::StatusOr<std::string> ns = rpc::RequestNamespace(*context);
+  if (!ns.ok()) return Refuse(ns.status());
   if (absl::Status valid = CheckIdentifier("exec id", request->exec_id()); !valid.ok()) {
     return Refuse(valid);
   }
