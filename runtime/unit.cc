@@ -67,6 +67,15 @@ absl::StatusOr<NewUnit> NewUnit::Start(const cgroup::UnitName& name, bool user,
   return unit;
 }
 
+bool CanAttachToUnit(const Record& record, int clone_error) {
+  return record.systemd_user && clone_error == EACCES;
+}
+
+absl::Status AttachToUnit(const Record& record, pid_t pid) {
+  ASSIGN_OR_RETURN(cgroup::Systemd systemd, cgroup::Systemd::Connect(record.systemd_user));
+  return systemd.AttachProcess(record.systemd_unit, pid);
+}
+
 absl::Status UpdateUnit(const Record& record, const oci::Resources& resources) {
   if (record.systemd_unit.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(cgroup::Systemd systemd, cgroup::Systemd::Connect(record.systemd_user));

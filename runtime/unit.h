@@ -35,6 +35,11 @@ class NewUnit {
   cgroup::Cgroup cgroup_;
 };
 
+// Where we may not clone into the unit's cgroup ourselves (a user in a login session, whose part of
+// the tree is not the user's), systemd moves the new process there.
+bool CanAttachToUnit(const Record& record, int clone_error);
+absl::Status AttachToUnit(const Record& record, pid_t pid);
+
 // Hands changed limits to systemd before they are written to the files; nothing to do for a
 // container that has no unit.
 absl::Status UpdateUnit(const Record& record, const oci::Resources& resources);

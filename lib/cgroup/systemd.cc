@@ -245,6 +245,14 @@ absl::Status Systemd::SetProperties(const std::string& unit, std::vector<UnitPro
                   absl::StrCat("set properties of the systemd unit '", unit, "'"));
 }
 
+absl::Status Systemd::AttachProcess(const std::string& unit, pid_t pid) {
+  RETURN_IF_ERROR(FAILPOINT("cgroup.systemd.before_attach"));
+  const Value pids = Value::Array("u", {Value::Uint32(static_cast<uint32_t>(pid))});
+  return Annotate(
+      Call("AttachProcessesToUnit", {Value::String(unit), Value::String(""), pids}).status(),
+      absl::StrCat("move a process into the systemd unit '", unit, "'"));
+}
+
 absl::Status Systemd::StopUnit(const std::string& unit) {
   RETURN_IF_ERROR(FAILPOINT("cgroup.systemd.before_stop"));
   absl::StatusOr<std::vector<Value>> reply =

@@ -53,6 +53,10 @@ class Systemd {
   // Until the next boot. Errors: NotFound — the unit is gone; InvalidArgument.
   absl::Status SetProperties(const std::string& unit, std::vector<UnitProperty> properties);
 
+  // Moves a process into the unit's cgroup. systemd can where we may not: from outside of a user's
+  // own part of the tree. Errors: PermissionDenied — not the same user's.
+  absl::Status AttachProcess(const std::string& unit, pid_t pid);
+
   // Stops the unit and forgets that it failed; fine when it is gone. Its processes should be dead:
   // systemd would ask them to end, and wait.
   absl::Status StopUnit(const std::string& unit);

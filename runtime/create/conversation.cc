@@ -43,7 +43,11 @@ absl::StatusOr<NewProcess> Creation::Clone() {
   const bool dumpable = plan_.new_user_namespace && ::geteuid() != 0;
   if (dumpable) ::prctl(PR_SET_DUMPABLE, 1);
   int raw_pidfd = -1;
-  const pid_t pid = kernel::Clone(clone_flags_, &raw_pidfd, SIGCHLD, plan_.cgroups.into.get());
+  pid_t pid = kernel::Clone(clone_flags_, &raw_pidfd, SIGCHLD, plan_.cgroups.into.get());
+  if (pid < 0 && CanAttachToUnit(record_, errno)) {
+    plan_.awaits_attachment = true;
+    pid = kernel::Clone(clone_flags_, &raw_pidfd, SIGCHLD);
+  }
   const int error = errno;
   if (pid == 0) {
     channel_.Reset();
@@ -54,7 +58,11 @@ absl::StatusOr<NewProcess> Creation::Clone() {
   if (pid < 0) return ErrnoError(error, "clone the container's init");
   child_channel_.Reset();
   child_start_.Reset();
-  return NewProcess(pid, UniqueFd(raw_pidfd));
+  NewProcess process(pid, UniqueFd(raw_pidfd));
+  if (!plan_.awaits_attachment) return process;
+  RETURN_IF_ERROR(AttachToUnit(record_, pid));
+  RETURN_IF_ERROR(SendMessage(channel_.get(), Message::kGo));
+  return process;
 }
 
 std::string Creation::StateJson(Status status, pid_t pid) const {

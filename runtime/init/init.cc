@@ -192,6 +192,7 @@ absl::Status SetUp(InitPlan& plan, ProcessSetup& process, Stopwatch& watch) {
   ResetSignals();
   RETURN_IF_ERROR(DieWithCreator());
   if (::setsid() < 0 && errno != EPERM) return ErrnoError(errno, "start a session");
+  if (plan.awaits_attachment) RETURN_IF_ERROR(AwaitGo(plan.channel));
   RETURN_IF_ERROR(JoinCgroups(plan.cgroups.tasks));
   plan.cgroups = {};
   watch.Lap("join");
@@ -282,6 +283,7 @@ absl::Status SetUpExec(ExecPlan& plan, ProcessSetup& process) {
   RETURN_IF_ERROR(DieWithCreator());
   if (::setsid() < 0 && errno != EPERM) return ErrnoError(errno, "start a session");
   RETURN_IF_ERROR(SetCpuAffinity(plan.cpu_affinity_initial));
+  if (plan.awaits_attachment) RETURN_IF_ERROR(AwaitGo(plan.channel));
   RETURN_IF_ERROR(JoinCgroups(plan.cgroups.tasks));
   plan.cgroups = {};
   RETURN_IF_ERROR(SetCpuAffinity(plan.cpu_affinity_final));

@@ -30,6 +30,7 @@ struct InitPlan {
   int start_socket = -1;  // Start sends the other end of a pair here; see runtime-state.md.
   bool start_by_others = false;
   cgroup::Cgroup::JoinDescriptors cgroups;
+  bool awaits_attachment = false;  // Others move it into its cgroup before it goes on.
   std::vector<JoinedNamespace> joined;
   bool new_user_namespace = false;
   bool new_cgroup_namespace = false;
@@ -52,6 +53,7 @@ struct InitPlan {
 struct ExecPlan {
   int channel = -1;  // Close-on-exec: its end is the success.
   cgroup::Cgroup::JoinDescriptors cgroups;
+  bool awaits_attachment = false;  // As in InitPlan.
   sys::UniqueFd init_pidfd;
   int namespaces = 0;  // CLONE_NEW… of the container to join here.
   // With a user namespace the pid namespace can only be joined from inside it, and takes effect for
