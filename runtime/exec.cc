@@ -14,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/status.h"
+#include "lib/base/text.h"
 #include "lib/sys/errno.h"
 #include "lib/sys/file.h"
 #include "runtime/container_impl.h"
@@ -26,6 +27,7 @@
 #include "runtime/namespaces.h"
 #include "runtime/new_process.h"
 #include "runtime/timing.h"
+#include "runtime/unit.h"
 
 namespace gantry::runtime {
 namespace {
@@ -58,13 +60,22 @@ oci::Process WithDefaults(oci::Process process, const oci::Process& container) {
 }
 
 // The container's cgroup, or the directories below it that --cgroup names.
-cgroup::Cgroup CgroupFor(const ExecOptions& options, const cgroup::Cgroup& container) {
+absl::StatusOr<cgroup::Cgroup> CgroupFor(const ExecOptions& options,
+                                         const cgroup::Cgroup& container) {
   if (options.cgroups.empty()) return container;
   std::vector<cgroup::Directory> directories = container.directories();
-  for (cgroup::Directory& directory : directories) {
-    for (const auto& [controller, below] : options.cgroups) {
-      const bool meant = controller.empty() || directory.controllers == controller;
-      if (meant) directory.path = absl::StrCat(directory.path, CleanPath(below));
+  for (const auto& [controller, below] : options.cgroups) {
+    bool known = controller.empty();
+    for (cgroup::Directory& directory : directories) {
+      if (!controller.empty() && directory.controllers != controller) continue;
+      directory.path = absl::StrCat(directory.path, CleanPath(below));
+      known = true;
+    }
+    if (!known) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--cgroup: no hierarchy of this machine has exactly the controllers ", Quote(controller),
+          container.mode() == cgroup::Mode::kV2 ? "; cgroup v2 has one for all: give the path alone"
+                                                : ""));
     }
   }
   return cgroup::Cgroup(container.mode(), std::move(directories));
@@ -109,7 +120,8 @@ absl::Status Execution::Prepare() {
                      CompileSeccomp(*spec().linux_.seccomp, container_.record.seccomp_cache));
   }
   if (!container_.cgroup.empty()) {
-    ASSIGN_OR_RETURN(plan_.cgroups, CgroupFor(options_, container_.cgroup).OpenForJoining());
+    ASSIGN_OR_RETURN(cgroup::Cgroup cgroup, CgroupFor(options_, container_.cgroup));
+    ASSIGN_OR_RETURN(plan_.cgroups, cgroup.OpenForJoining());
   }
   PlanNamespaces();
   PlanProcess();
@@ -155,20 +167,34 @@ absl::StatusOr<NewProcess> Execution::Clone() {
   }
   int raw_pidfd = -1;
   pid_t pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, plan_.cgroups.into.get());
-  if (pid < 0 && plan_.cgroups.into.ok() && (errno == EBUSY || errno == EOPNOTSUPP)) {
+  const bool full = pid < 0 && (errno == EBUSY || errno == EOPNOTSUPP);
+  if (full && plan_.cgroups.into.ok() && options_.cgroups.empty()) {
     // The container enabled controllers below its cgroup, which takes no processes any more: where
     // its init went there is room.
     absl::StatusOr<UniqueFd> other = CgroupOfProcess(container_.record.pid);
     if (other.ok()) pid = kernel::Clone(0, &raw_pidfd, SIGCHLD, other->get());
+  }
+  if (pid < 0 && options_.cgroups.empty() && CanAttachToUnit(container_.record, errno)) {
+    plan_.awaits_attachment = true;
+    pid = kernel::Clone(0, &raw_pidfd, SIGCHLD);
   }
   const int error = errno;
   if (pid == 0) {
     channel_.Reset();
     RunExec(plan_);
   }
+  if (pid < 0 && full && !options_.cgroups.empty()) {
+    return absl::FailedPreconditionError(
+        "--cgroup: the cgroup has controllers enabled for cgroups below it, and so takes no "
+        "processes itself; name one that has none below");
+  }
   if (pid < 0) return ErrnoError(error, "clone the process");
   child_channel_.Reset();
-  return NewProcess(pid, UniqueFd(raw_pidfd));
+  NewProcess process(pid, UniqueFd(raw_pidfd));
+  if (!plan_.awaits_attachment) return process;
+  RETURN_IF_ERROR(AttachToUnit(container_.record, pid));
+  RETURN_IF_ERROR(SendMessage(channel_.get(), Message::kGo));
+  return process;
 }
 
 absl::Status Execution::Answer(NewProcess& process, Received received) {
