@@ -9,9 +9,11 @@ The exit code is the program's; 125 when the machine did not get that far (its c
 """
 
 import argparse
+import ctypes
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import kernel
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 NOT_RUN = 125
+PR_SET_PDEATHSIG = 1
 CGROUPS = {
     "unified": "systemd.unified_cgroup_hierarchy=1",
     "hybrid": "systemd.unified_cgroup_hierarchy=0",
@@ -38,7 +41,7 @@ def share(tag: str, path: pathlib.Path, writable: bool = False) -> list[str]:
 
 def qemu_command(options, boot: kernel.Kernel, scratch: pathlib.Path) -> list[str]:
     command_line = (f"console=ttyS0 loglevel=6 panic=-1 systemd.unit=gantry-vm.target {CGROUPS[options.cgroups]} "
-                    f"systemd.show_status=no systemd.log_target=kmsg systemd.log_level=notice mitigations=off "
+                    f"apparmor=0 systemd.show_status=no systemd.log_target=kmsg systemd.log_level=notice mitigations=off "
                     f"gantry.source={SOURCE} gantry.build={options.build}")
     return [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -56,7 +59,12 @@ def qemu_command(options, boot: kernel.Kernel, scratch: pathlib.Path) -> list[st
 
 
 def enter_namespace(root: pathlib.Path) -> None:
-    """In the child: a view of the root without what is mounted below it (the guest mounts its own /proc)."""
+    """In the child: a view of the root without what is mounted below it (the guest mounts its own /proc).
+
+    The machine ends with the process that started it, however that ends.
+    """
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError("prctl")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "--bind", "/", root], check=True)
 
@@ -67,6 +75,8 @@ def write_words(path: pathlib.Path, words: list[str]) -> None:
 
 def environment(options) -> list[str]:
     settings = {"GANTRY_BIN": f"{options.build}/bin", "GANTRY_SOURCE": str(SOURCE), "GANTRY_VM": "1"}
+    if options.user:
+        settings["GANTRY_VM_USER"] = "gantryvm"
     settings.update({name: os.environ[name] for name in PASSED_ON if name in os.environ})
     if os.environ.get("GTEST_OUTPUT", "").startswith("xml:"):
         settings["GTEST_OUTPUT"] = "xml:/run/gantry-vm/xml/"
@@ -118,6 +128,7 @@ def main() -> int:
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--name", default="", help="what the XML file is called; default: as the program")
     parser.add_argument("--memory", default="2G")
+    parser.add_argument("--user", action="store_true", help="make a user, gantryvm, who is logged in")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds, whole machine")
     parser.add_argument("--console", action="store_true", help="print the machine's console in any case")
     parser.add_argument("program", nargs="+")
