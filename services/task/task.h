@@ -34,7 +34,7 @@ struct WaitedProcess {
 
 // A shim that runs, shared by the tasks that are in it. Used under the supervisor's mutex; by who
 // has left it last (TaskSupervisor::LeaveShim), without.
-struct ShimProcess {
+struct SharedShim {
   Bootstrap bootstrap;
   pid_t pid = 0;        // 0: it did not tell.
   sys::Child child;     // Our own shim, when this process started it.
@@ -43,7 +43,7 @@ struct ShimProcess {
 
 // Thread-safe where annotated.
 struct Task {
-  enum class Phase { kCreating, kLive, kEnding, kEnded, kDeleting };
+  using Phase = TaskPhase;
 
   Task(const std::string& root, std::string task_ns, std::string task_id)
       : ns(std::move(task_ns)), id(std::move(task_id)), bundle(root, ns, id) {}
@@ -68,7 +68,7 @@ struct Task {
   std::string group;         // Of whose shim it takes part; empty: it is alone.
   bool starts_shim = false;  // The others of its group wait.
   std::string address;
-  std::shared_ptr<ShimProcess> shim;  // nullptr: none yet, or it has left it.
+  std::shared_ptr<SharedShim> shim;  // nullptr: none yet, or it has left it.
 };
 
 // Errors: always NotFound.

@@ -31,29 +31,12 @@ void TaskSupervisor::Adopt() {
                {{"error", bundles.status()}});
     return;
   }
-  // Who shares a shim is known before anybody asks it: the last one to leave it ends it.
-  std::map<std::string, std::shared_ptr<ShimProcess>> shims;
-  std::vector<std::pair<TaskPtr, absl::StatusOr<Bootstrap>>> found;
-  for (const BundleName& bundle : *bundles) {
-    auto task = std::make_shared<Task>(options_.bundle_root, bundle.ns, bundle.id);
-    absl::StatusOr<Bootstrap> bootstrap = task->bundle.ReadBootstrap();
-    if (bootstrap.ok()) {
-      std::shared_ptr<ShimProcess>& shim = shims[bootstrap->address];
-      if (shim == nullptr) shim = std::make_shared<ShimProcess>();
-      shim->bootstrap = *bootstrap;
-      task->shim = shim;
-      task->group = PodGroupOf(sys::ReadFile(task->bundle.File("config.json")).value_or(""));
-    }
-    found.emplace_back(std::move(task), std::move(bootstrap));
-  }
-  shims.clear();
+  std::vector<LeftTask> left = ReadLeftTasks(*bundles);
   {
     // A pool of its own: shims that do not answer take their five seconds side by side.
     Workers adopters(16);
-    for (auto& [task, bootstrap] : found) {
-      adopters.Post([this, task = std::move(task), bootstrap = std::move(bootstrap)] {
-        AdoptOne(task, bootstrap);
-      });
+    for (LeftTask& one : left) {
+      adopters.Post([this, one = std::move(one)] { AdoptOne(one); });
     }
   }
   SweepAfterAdoption();
@@ -63,99 +46,137 @@ void TaskSupervisor::Adopt() {
     log::Info("tasks of the last run looked at", {{"bundles", bundles->size()}});
 }
 
-void TaskSupervisor::AdoptOne(const TaskPtr& task, const absl::StatusOr<Bootstrap>& bootstrap) {
-  const std::string& ns = task->ns;
-  const std::string& id = task->id;
-  task->spec.ns = ns;
-  task->spec.id = id;
-  const auto remove = [&](const char* why) {
-    log::Info("left bundle removed", {{"container", id}, {"why", why}});
-    if (LeaveShim(*task) != nullptr) RemoveSocket(*task);
-    if (absl::Status removed = FinishDelete(*task, /*run_delete_command=*/false); !removed.ok()) {
-      log::Error("left bundle could not be removed", {{"container", id}, {"error", removed}});
+// Who shares a shim is known before anybody asks it: the last one to leave it ends it.
+std::vector<TaskSupervisor::LeftTask> TaskSupervisor::ReadLeftTasks(
+    const std::vector<BundleName>& bundles) const {
+  std::map<std::string, std::shared_ptr<SharedShim>> shims;
+  std::vector<LeftTask> left;
+  for (const BundleName& bundle : bundles) {
+    LeftTask one{std::make_shared<Task>(options_.bundle_root, bundle.ns, bundle.id)};
+    Task& task = *one.task;
+    task.spec.ns = bundle.ns;
+    task.spec.id = bundle.id;
+    one.bootstrap = task.bundle.ReadBootstrap();
+    const absl::StatusOr<std::string> pid = sys::ReadFile(task.bundle.File(kCreatedFile), 64);
+    one.created = pid.ok();
+    if (pid.ok()) (void)absl::SimpleAtoi(*pid, &one.pid);
+    if (one.bootstrap.ok()) {
+      task.address = one.bootstrap->address;
+      task.spec.binary = one.bootstrap->binary;
+      if (task.spec.binary.empty()) task.spec.binary = ResolveRuntime("").value_or("");
+      task.group = PodGroupOf(sys::ReadFile(task.bundle.File("config.json")).value_or(""));
+      std::shared_ptr<SharedShim>& shim = shims[task.address];
+      if (shim == nullptr) shim = std::make_shared<SharedShim>();
+      shim->bootstrap = *one.bootstrap;
+      task.shim = shim;
     }
-  };
-  if (!bootstrap.ok()) return remove("its shim was never started");
-  task->address = bootstrap->address;
-  task->spec.binary = bootstrap->binary;
-  if (task->spec.binary.empty()) task->spec.binary = ResolveRuntime("").value_or("");
+    left.push_back(std::move(one));
+  }
+  return left;
+}
 
-  uint32_t pid = 0;
-  const absl::StatusOr<std::string> created = sys::ReadFile(task->bundle.File(kCreatedFile), 64);
-  if (created.ok()) (void)absl::SimpleAtoi(*created, &pid);
-  const auto keep = [&](Task::Phase phase) {
-    {
-      absl::MutexLock lock(&task->mutex);
-      task->phase = phase;
-      task->pid = pid;
-    }
-    absl::MutexLock lock(&mutex_);
-    tasks_[{ns, id}] = task;
-  };
-  if (sys::Exists(task->bundle.File(kEndedFile))) {
-    absl::StatusOr<Exit> exit = ReadExitFile(task->bundle.File(kExitFile));
-    {
-      absl::MutexLock lock(&task->mutex);
-      task->exit = exit.ok() ? *exit : Exit{.pid = pid, .code = 255, .at = absl::Now()};
-    }
-    (void)LeaveShim(*task);
-    return keep(Task::Phase::kEnded);
-  }
-  if (!IsOwnShim(task->spec.binary)) {
+void TaskSupervisor::AdoptOne(const LeftTask& left) {
+  Task& task = *left.task;
+  if (!left.bootstrap.ok()) return RemoveLeft(task, "its shim was never started");
+  if (sys::Exists(task.bundle.File(kEndedFile))) return KeepEnded(left);
+  if (!IsOwnShim(task.spec.binary)) {
     // Before dialling: its log must be open for a shim to go on.
-    if (absl::StatusOr<sys::UniqueFd> log = launcher_.OpenLog(task->bundle); log.ok()) {
-      logs_.Add(task->LogName(), *std::move(log));
+    if (absl::StatusOr<sys::UniqueFd> log = launcher_.OpenLog(task.bundle); log.ok()) {
+      logs_.Add(task.LogName(), *std::move(log));
     }
   }
-  const absl::Status connected = Connect(task, *bootstrap);
+  const absl::Status connected = Connect(left.task, *left.bootstrap);
   if (!connected.ok() && !absl::IsDeadlineExceeded(connected)) {
-    if (created.ok()) {
-      keep(Task::Phase::kLive);
-      return EndTask(task);
+    if (left.created) {
+      Keep(left, Task::Phase::kLive, left.pid);
+      return EndTask(left.task);
     }
-    (void)launcher_.RunDelete(task->spec, task->bundle);
-    return remove("its shim died before its task was created");
+    (void)launcher_.RunDelete(task.spec, task.bundle);
+    return RemoveLeft(task, "its shim died before its task was created");
   }
+  const absl::StatusOr<v2::StateResponse> state =
+      connected.ok() ? AskState(task) : absl::StatusOr<v2::StateResponse>(connected);
+  if (absl::IsNotFound(state.status())) {
+    UndoCreate(task);
+    return log::Info("left task removed", {{"container", task.id}, {"why", "its shim has none"}});
+  }
+  KeepLive(left, state);
+}
+
+void TaskSupervisor::RemoveLeft(Task& task, const char* why) {
+  log::Info("left bundle removed", {{"container", task.id}, {"why", why}});
+  if (LeaveShim(task) != nullptr) RemoveSocket(task);
+  if (absl::Status removed = FinishDelete(task, /*run_delete_command=*/false); !removed.ok()) {
+    log::Error("left bundle could not be removed", {{"container", task.id}, {"error", removed}});
+  }
+}
+
+void TaskSupervisor::Keep(const LeftTask& left, Task::Phase phase, uint32_t pid) {
+  {
+    absl::MutexLock lock(&left.task->mutex);
+    left.task->phase = phase;
+    left.task->pid = pid;
+  }
+  absl::MutexLock lock(&mutex_);
+  tasks_[{left.task->ns, left.task->id}] = left.task;
+}
+
+void TaskSupervisor::KeepEnded(const LeftTask& left) {
+  absl::StatusOr<Exit> exit = ReadExitFile(left.task->bundle.File(kExitFile));
+  {
+    absl::MutexLock lock(&left.task->mutex);
+    left.task->exit = exit.ok() ? *exit : Exit{.pid = left.pid, .code = 255, .at = absl::Now()};
+  }
+  (void)LeaveShim(*left.task);
+  Keep(left, Task::Phase::kEnded, left.pid);
+}
+
+absl::StatusOr<v2::StateResponse> TaskSupervisor::AskState(Task& task) {
   std::shared_ptr<ShimConnection> connection;
   {
-    absl::MutexLock lock(&task->mutex);
-    connection = task->connection;
+    absl::MutexLock lock(&task.mutex);
+    connection = task.connection;
   }
   v2::StateRequest request;
-  request.set_id(id);
-  absl::StatusOr<v2::StateResponse> state = absl::DeadlineExceededError("not asked");
-  if (connected.ok()) {
-    state =
-        ParseAnswer<v2::StateResponse>(connection->Call("State", request, options_.probe_timeout));
-  }
-  if (absl::IsNotFound(state.status())) {
-    connection.reset();
-    UndoCreate(*task);
-    return log::Info("left shim ended", {{"container", id}, {"why", "it has no task"}});
-  }
+  request.set_id(task.id);
+  return ParseAnswer<v2::StateResponse>(connection->Call("State", request, options_.probe_timeout));
+}
+
+void TaskSupervisor::KeepLive(const LeftTask& left,
+                              const absl::StatusOr<v2::StateResponse>& state) {
+  Task& task = *left.task;
   if (!state.ok()) {
     // Alive but silent: perhaps stopped by a debugger. Its container may run, so it is kept.
     log::Warning("shim does not answer; its task is kept",
-                 {{"container", id}, {"error", state.status()}});
-    keep(Task::Phase::kLive);
-    if (!connection->connected()) OnClosed(task);
-    return;
+                 {{"container", task.id}, {"error", state.status()}});
+    Keep(left, Task::Phase::kLive, left.pid);
+    return EndIfLost(left.task);
   }
-  pid = state->pid();
-  if (!created.ok()) {
-    (void)sys::WriteFileAtomically(task->bundle.File(kCreatedFile), absl::StrCat(pid));
+  const uint32_t pid = state->pid();
+  if (!left.created) {
+    (void)sys::WriteFileAtomically(task.bundle.File(kCreatedFile), absl::StrCat(pid));
   }
-  keep(Task::Phase::kLive);
+  Keep(left, Task::Phase::kLive, pid);
   if (state->status() == containerd::v1::types::STOPPED) {
     const Exit exit{.pid = pid, .code = state->exit_status(), .at = ToTime(state->exited_at())};
     {
-      absl::MutexLock lock(&task->mutex);
-      task->exit = exit;
+      absl::MutexLock lock(&task.mutex);
+      task.exit = exit;
     }
     // Our own shim hands in its exit until we take it. A stranger's gave up after five tries.
-    if (!IsOwnShim(task->spec.binary)) PublishExit(task, exit);
+    if (!IsOwnShim(task.spec.binary)) PublishExit(left.task, exit);
   }
-  if (!connection->connected()) OnClosed(task);
+  EndIfLost(left.task);
+}
+
+// The shim may have died before the task was there to be ended by it.
+void TaskSupervisor::EndIfLost(const TaskPtr& task) {
+  bool lost;
+  {
+    absl::MutexLock lock(&task->mutex);
+    lost = task->connection != nullptr && !task->connection->connected();
+  }
+  if (lost) OnClosed(task);
 }
 
 void TaskSupervisor::SweepAfterAdoption() {

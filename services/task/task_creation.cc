@@ -48,15 +48,13 @@ absl::StatusOr<CreatedTask> TaskSupervisor::Create(CreateParameters parameters) 
     Forget(*task);
     return Annotate(failed, context);
   }
-  bool lost;
   {
     absl::MutexLock lock(&task->mutex);
     task->phase = Task::Phase::kLive;
     task->pid = created.pid;
-    lost = !task->connection->connected();
   }
   CountTasks();
-  if (lost) OnClosed(task);  // The shim died after its answer; the callback came too early.
+  EndIfLost(task);
   return created;
 }
 
@@ -138,7 +136,7 @@ void TaskSupervisor::UndoCreate(Task& task) {
     clean = clean && (removed.ok() || absl::IsNotFound(removed));
   }
   const bool started = HasShim(task);
-  if (const std::shared_ptr<ShimProcess> shim = LeaveShim(task); shim != nullptr) {
+  if (const std::shared_ptr<SharedShim> shim = LeaveShim(task); shim != nullptr) {
     v2::ShutdownRequest shutdown;
     shutdown.set_id(task.id);
     clean = connection != nullptr &&

@@ -48,7 +48,7 @@ void TaskSupervisor::EndTask(const TaskPtr& task) {
   log::Warning("a shim ended without being asked; its container is stopped and cleaned up",
                {{"namespace", task->ns}, {"container", task->id}});
   connection.reset();
-  if (const std::shared_ptr<ShimProcess> shim = LeaveShim(*task); shim != nullptr) EndShim(*shim);
+  if (const std::shared_ptr<SharedShim> shim = LeaveShim(*task); shim != nullptr) EndShim(*shim);
   if (absl::Status pause = FAILPOINT("task.end.before_delete"); !pause.ok()) {
     log::Warning("failpoint", {{"error", pause}});
   }
@@ -85,69 +85,74 @@ void TaskSupervisor::EndTask(const TaskPtr& task) {
   for (const std::string& exec_id : waited_on) Complete(task, exec_id, exit);
 }
 
+// Brings the task into kDeleting, unless somebody else has. True: it had ended before.
+absl::StatusOr<bool> TaskSupervisor::BeginDelete(Task& task) {
+  absl::MutexLock lock(&task.mutex);
+  const auto settled = [&task]() ABSL_SHARED_LOCKS_REQUIRED(task.mutex) {
+    return task.phase != Task::Phase::kEnding;
+  };
+  if (!task.mutex.AwaitWithTimeout(absl::Condition(&settled), kEndingTimeout)) {
+    return absl::UnavailableError("its dead shim is still being cleaned up; try again");
+  }
+  if (task.phase == Task::Phase::kDeleting) {
+    return absl::UnavailableError("another call deletes it");
+  }
+  if (task.phase == Task::Phase::kCreating) return NoTask(task.id);
+  return std::exchange(task.phase, Task::Phase::kDeleting) == Task::Phase::kEnded;
+}
+
+absl::Status TaskSupervisor::DeleteInShim(Task& task) {
+  std::shared_ptr<ShimConnection> connection;
+  {
+    absl::MutexLock lock(&task.mutex);
+    connection = task.connection;
+  }
+  v2::DeleteRequest request;
+  request.set_id(task.id);
+  const absl::StatusOr<v2::DeleteResponse> response =
+      ParseAnswer<v2::DeleteResponse>(connection->Call("Delete", request, kDeleteCall));
+  // An earlier Delete got through, and we died before we finished it.
+  if (absl::IsNotFound(response.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(response.status());
+  absl::MutexLock lock(&task.mutex);
+  task.exit = Exit{
+      .pid = response->pid(), .code = response->exit_status(), .at = ToTime(response->exited_at())};
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Exit> TaskSupervisor::Delete(const std::string& ns, const std::string& id) {
   const std::string context = absl::StrCat("delete task '", id, "'");
   ASSIGN_OR_RETURN(TaskPtr task, Find(ns, id));
-  std::shared_ptr<ShimConnection> connection;
-  std::optional<Exit> exit;
-  bool ended;
-  {
-    absl::MutexLock lock(&task->mutex);
-    const auto settled = [&task]() ABSL_SHARED_LOCKS_REQUIRED(task->mutex) {
-      return task->phase != Task::Phase::kEnding;
-    };
-    if (!task->mutex.AwaitWithTimeout(absl::Condition(&settled), kEndingTimeout)) {
-      return absl::UnavailableError(
-          absl::StrCat(context, ": its dead shim is still being cleaned up; try again"));
-    }
-    if (task->phase == Task::Phase::kDeleting) {
-      return absl::UnavailableError(absl::StrCat(context, ": another call deletes it"));
-    }
-    if (task->phase == Task::Phase::kCreating) return NoTask(id);
-    ended = task->phase == Task::Phase::kEnded;
-    task->phase = Task::Phase::kDeleting;
-    exit = task->exit;
-    connection = task->connection;
-  }
-  if (!ended) {
-    v2::DeleteRequest request;
-    request.set_id(id);
-    const absl::StatusOr<v2::DeleteResponse> response =
-        ParseAnswer<v2::DeleteResponse>(connection->Call("Delete", request, kDeleteCall));
-    if (response.ok()) {
-      exit = Exit{.pid = response->pid(),
-                  .code = response->exit_status(),
-                  .at = ToTime(response->exited_at())};
-    } else if (!absl::IsNotFound(response.status())) {
-      bool lost;
+  absl::StatusOr<bool> ended = BeginDelete(*task);
+  RETURN_IF_ERROR(absl::IsNotFound(ended.status()) ? ended.status()
+                                                   : Annotate(ended.status(), context));
+  if (!*ended) {
+    if (absl::Status refused = DeleteInShim(*task); !refused.ok()) {
       {
         absl::MutexLock lock(&task->mutex);
         task->phase = Task::Phase::kLive;
-        lost = !connection->connected();
       }
-      if (lost) OnClosed(task);
-      return Annotate(response.status(), context);
+      EndIfLost(task);
+      return Annotate(refused, context);
     }
-    // NotFound: an earlier Delete got through, and we died before we finished it.
     if (absl::Status died = FAILPOINT("task.delete.after_call"); !died.ok()) {
       log::Warning("failpoint", {{"error", died}});
     }
-    connection.reset();
     LeaveAfterDelete(*task);
   }
-  const Exit result = exit.value_or(Exit{.at = absl::Now()});
-  const bool run_delete_command = !ended && !IsOwnShim(task->spec.binary);
+  Exit result;
+  {
+    absl::MutexLock lock(&task->mutex);
+    if (!task->exit.has_value()) task->exit = Exit{.at = absl::Now()};
+    result = *task->exit;
+  }
+  const bool run_delete_command = !*ended && !IsOwnShim(task->spec.binary);
   if (absl::Status finished = FinishDelete(*task, run_delete_command); !finished.ok()) {
     absl::MutexLock lock(&task->mutex);
     task->phase = Task::Phase::kEnded;  // The next Delete goes on here.
-    task->exit = result;
     return Annotate(finished, context);
   }
-  {
-    absl::MutexLock lock(&task->mutex);
-    task->exit = result;
-  }
-  if (ended) PublishDelete(*task, result);
+  if (*ended) PublishDelete(*task, result);
   Forget(*task);
   return result;
 }
@@ -159,7 +164,7 @@ void TaskSupervisor::LeaveAfterDelete(Task& task) {
     absl::MutexLock lock(&task.mutex);
     connection = std::move(task.connection);
   }
-  const std::shared_ptr<ShimProcess> shim = LeaveShim(task);
+  const std::shared_ptr<SharedShim> shim = LeaveShim(task);
   if (shim == nullptr) return;
   v2::ShutdownRequest shutdown;
   shutdown.set_id(task.id);

@@ -1,6 +1,6 @@
 // Which shim a task has, with whom it shares it, and who ends it.
 //
-// The containers of a pod share one shim (pod_group.h). All of its tasks point to one ShimProcess;
+// The containers of a pod share one shim (pod_group.h). All of its tasks point to one SharedShim;
 // who leaves it last ends it. Joining and leaving happen under the supervisor's mutex, so that
 // nobody joins a shim that is being ended.
 #include <signal.h>
@@ -28,8 +28,8 @@ constexpr absl::Duration kLeaveTimeout =
 
 // A shim of our own that a member of the group has, or nullptr: then the caller starts one, and
 // others of the group wait for it here.
-absl::StatusOr<std::shared_ptr<ShimProcess>> TaskSupervisor::JoinGroup(Task& task,
-                                                                       const std::string& group) {
+absl::StatusOr<std::shared_ptr<SharedShim>> TaskSupervisor::JoinGroup(Task& task,
+                                                                      const std::string& group) {
   absl::MutexLock lock(&mutex_);
   task.group = group;
   const auto find = [&](bool starting) ABSL_SHARED_LOCKS_REQUIRED(mutex_) -> Task* {
@@ -56,7 +56,7 @@ absl::StatusOr<std::shared_ptr<ShimProcess>> TaskSupervisor::JoinGroup(Task& tas
 absl::StatusOr<Bootstrap> TaskSupervisor::AssignShim(Task& task, absl::string_view config_json) {
   const std::string group = IsOwnShim(task.spec.binary) ? PodGroupOf(config_json) : "";
   if (!group.empty()) {
-    ASSIGN_OR_RETURN(const std::shared_ptr<ShimProcess> joined, JoinGroup(task, group));
+    ASSIGN_OR_RETURN(const std::shared_ptr<SharedShim> joined, JoinGroup(task, group));
     if (joined != nullptr) {
       RETURN_IF_ERROR(task.bundle.WriteBootstrap(joined->bootstrap));
       return joined->bootstrap;
@@ -70,7 +70,7 @@ absl::StatusOr<Bootstrap> TaskSupervisor::AssignShim(Task& task, absl::string_vi
       task.address = launched->bootstrap.address;
       // A stranger's shim groups by itself: its `start` answers the address of one that we know.
       if (!IsOwnShim(task.spec.binary)) task.shim = FindShim(task.address);
-      if (task.shim == nullptr) task.shim = std::make_shared<ShimProcess>();
+      if (task.shim == nullptr) task.shim = std::make_shared<SharedShim>();
       task.shim->bootstrap = launched->bootstrap;
       if (launched->child.running()) {
         task.shim->pid = launched->child.pid();
@@ -84,7 +84,7 @@ absl::StatusOr<Bootstrap> TaskSupervisor::AssignShim(Task& task, absl::string_vi
   return launched->bootstrap;
 }
 
-std::shared_ptr<ShimProcess> TaskSupervisor::FindShim(const std::string& address) {
+std::shared_ptr<SharedShim> TaskSupervisor::FindShim(const std::string& address) {
   for (const auto& [name, other] : tasks_) {
     if (other->shim != nullptr && other->address == address) return other->shim;
   }
@@ -127,15 +127,15 @@ bool TaskSupervisor::HasShim(const Task& task) {
   return task.shim != nullptr;
 }
 
-std::shared_ptr<ShimProcess> TaskSupervisor::LeaveShim(Task& task) {
+std::shared_ptr<SharedShim> TaskSupervisor::LeaveShim(Task& task) {
   absl::MutexLock lock(&mutex_);
-  std::shared_ptr<ShimProcess> shim = std::move(task.shim);
+  std::shared_ptr<SharedShim> shim = std::move(task.shim);
   if (shim.use_count() > 1) shim.reset();
   return shim;
 }
 
 // The connection is closed already, or the shim has answered Shutdown. Kills what stays.
-void TaskSupervisor::EndShim(ShimProcess& shim) {
+void TaskSupervisor::EndShim(SharedShim& shim) {
   if (shim.child.running() && !shim.child.Wait(options_.shutdown_timeout).ok()) {
     log::Warning("shim did not end by itself and is killed", {{"pid", shim.pid}});
     shim.child.KillAndReap();
@@ -147,7 +147,7 @@ void TaskSupervisor::EndShim(ShimProcess& shim) {
 
 // A shim that has answered Shutdown ends by itself once it has handed in its events; nobody has to
 // wait for that, but it is not forgotten either.
-void TaskSupervisor::LetShimLeave(ShimProcess& shim, const std::string& id) {
+void TaskSupervisor::LetShimLeave(SharedShim& shim, const std::string& id) {
   if (!shim.child.running() && !shim.pidfd.ok()) return;
   const auto gone = [leaving = leaving_, pid = shim.pid] {
     absl::MutexLock lock(&leaving->mutex);

@@ -73,8 +73,9 @@ struct TaskName {
   std::string id;
 };
 
-struct Task;                            // task.h
-struct ShimProcess;                     // task.h
+struct Task;  // task.h
+enum class TaskPhase { kCreating, kLive, kEnding, kEnded, kDeleting };
+struct SharedShim;                      // task.h
 using TaskPtr = std::shared_ptr<Task>;  // Held by the map and by callbacks of calls under way.
 
 // Thread-safe. Everything passed to the constructor outlives it. Its parts, one duty each:
@@ -144,23 +145,40 @@ class TaskSupervisor {
   void UndoCreate(Task& task);
 
   absl::StatusOr<Bootstrap> AssignShim(Task& task, absl::string_view config_json);
-  absl::StatusOr<std::shared_ptr<ShimProcess>> JoinGroup(Task& task, const std::string& group);
-  std::shared_ptr<ShimProcess> FindShim(const std::string& address)
+  absl::StatusOr<std::shared_ptr<SharedShim>> JoinGroup(Task& task, const std::string& group);
+  std::shared_ptr<SharedShim> FindShim(const std::string& address)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Connect(const TaskPtr& task, const Bootstrap& bootstrap);
   bool HasShim(const Task& task);
   // The shim, when no other task is in it: then its end is the caller's business.
-  std::shared_ptr<ShimProcess> LeaveShim(Task& task);
-  void EndShim(ShimProcess& shim);
-  void LetShimLeave(ShimProcess& shim, const std::string& id);
+  std::shared_ptr<SharedShim> LeaveShim(Task& task);
+  void EndShim(SharedShim& shim);
+  void LetShimLeave(SharedShim& shim, const std::string& id);
 
   void OnClosed(const TaskPtr& task);
   void EndTask(const TaskPtr& task);
+  absl::StatusOr<bool> BeginDelete(Task& task);
+  absl::Status DeleteInShim(Task& task);
   absl::Status FinishDelete(Task& task, bool run_delete_command);
   void LeaveAfterDelete(Task& task);
   void RemoveSocket(const Task& task);
 
-  void AdoptOne(const TaskPtr& task, const absl::StatusOr<Bootstrap>& bootstrap);
+  // What a bundle of the last run says.
+  struct LeftTask {
+    TaskPtr task;
+    absl::StatusOr<Bootstrap> bootstrap = absl::NotFoundError("not read");
+    bool created = false;  // It was promised to a caller.
+    uint32_t pid = 0;
+  };
+  std::vector<LeftTask> ReadLeftTasks(const std::vector<BundleName>& bundles) const;
+  void AdoptOne(const LeftTask& left);
+  void RemoveLeft(Task& task, const char* why);
+  void Keep(const LeftTask& left, TaskPhase phase, uint32_t pid);
+  void KeepEnded(const LeftTask& left);
+  void KeepLive(const LeftTask& left,
+                const absl::StatusOr<containerd::task::v2::StateResponse>& state);
+  absl::StatusOr<containerd::task::v2::StateResponse> AskState(Task& task);
+  void EndIfLost(const TaskPtr& task);
   void SweepAfterAdoption();
 
   void AskShimToWait(const TaskPtr& task, const std::string& exec_id);
