@@ -14,6 +14,7 @@
 #include "lib/filter/filter.h"
 #include "lib/rpc/request.h"
 #include "lib/rpc/status.h"
+#include "services/task/ask_all.h"
 #include "services/task/shim_messages.h"
 #include "services/task/step_timings.h"
 #include "services/task/unary_call.h"
@@ -26,7 +27,6 @@ namespace v2 = containerd::task::v2;
 
 constexpr absl::Duration kStartTimeout = absl::Minutes(1);
 constexpr absl::Duration kDrainTimeout = absl::Seconds(30);  // Delete of an exec drains its output.
-constexpr absl::Duration kListTimeout = absl::Seconds(3);
 
 // The caller's patience, but not more than ours.
 absl::Duration TimeLeft(const grpc::ServerContextBase& context, absl::Duration most) {
@@ -102,45 +102,6 @@ void ToProcess(const v2::StateResponse& state, const std::string& container_id,
   process->set_terminal(state.terminal());
   process->set_exit_status(state.exit_status());
   if (state.has_exited_at()) *process->mutable_exited_at() = state.exited_at();
-}
-
-// Answers of many shims, in the order of the questions. Thread-safe.
-class Gathering {
- public:
-  Gathering(size_t count, std::function<void(std::vector<absl::StatusOr<std::string>>)> done)
-      : left_(count), answers_(count, absl::UnknownError("not answered")), done_(std::move(done)) {}
-
-  void Put(size_t index, absl::StatusOr<std::string> answer) {
-    {
-      absl::MutexLock lock(&mutex_);
-      answers_[index] = std::move(answer);
-      if (--left_ > 0) return;
-    }
-    done_(std::move(answers_));
-  }
-
- private:
-  absl::Mutex mutex_;
-  size_t left_;
-  std::vector<absl::StatusOr<std::string>> answers_;
-  std::function<void(std::vector<absl::StatusOr<std::string>>)> done_;
-};
-
-template <typename ShimRequest>
-void AskAll(TaskSupervisor& supervisor, const std::vector<TaskName>& names,
-            const std::string& method,
-            std::function<void(std::vector<absl::StatusOr<std::string>>)> done) {
-  if (names.empty()) return done({});
-  // Shared by the answers, the last of which completes it.
-  auto gathering = std::make_shared<Gathering>(names.size(), std::move(done));
-  for (size_t i = 0; i < names.size(); ++i) {
-    ShimRequest request;
-    request.set_id(names[i].id);
-    supervisor.Call(names[i].ns, names[i].id, method, request, kListTimeout,
-                    [gathering, i](absl::StatusOr<std::string> answer) {
-                      gathering->Put(i, std::move(answer));
-                    });
-  }
 }
 
 grpc::ServerUnaryReactor* Refuse(const absl::Status& status) {
@@ -269,19 +230,18 @@ grpc::ServerUnaryReactor* TaskService::List(grpc::CallbackServerContext* context
   auto* call = new UnaryCall();
   const UnaryCall::Answer answer = call->answer();
   const std::vector<TaskName> names = supervisor_.List(*ns);
-  AskAll<v2::StateRequest>(
-      supervisor_, names, "State",
-      [answer, names, response](std::vector<absl::StatusOr<std::string>> states) {
-        answer([&] {
-          for (size_t i = 0; i < states.size(); ++i) {
-            if (absl::IsNotFound(states[i].status())) continue;  // Deleted meanwhile.
-            v2::StateResponse state;  // A shim that does not answer has an unknown status.
-            (void)Read(states[i], &state);
-            ToProcess(state, names[i].id, response->add_tasks());
-          }
-          return grpc::Status::OK;
-        });
-      });
+  AskAll(supervisor_, names, "State",
+         [answer, names, response](std::vector<absl::StatusOr<std::string>> states) {
+           answer([&] {
+             for (size_t i = 0; i < states.size(); ++i) {
+               if (absl::IsNotFound(states[i].status())) continue;  // Deleted meanwhile.
+               v2::StateResponse state;  // A shim that does not answer has an unknown status.
+               (void)Read(states[i], &state);
+               ToProcess(state, names[i].id, response->add_tasks());
+             }
+             return grpc::Status::OK;
+           });
+         });
   return call;
 }
 
@@ -386,22 +346,21 @@ grpc::ServerUnaryReactor* TaskService::Metrics(grpc::CallbackServerContext* cont
   }
   auto* call = new UnaryCall();
   const UnaryCall::Answer answer = call->answer();
-  AskAll<v2::StatsRequest>(
-      supervisor_, names, "Stats",
-      [answer, names, response](std::vector<absl::StatusOr<std::string>> samples) {
-        answer([&] {
-          for (size_t i = 0; i < samples.size(); ++i) {
-            v2::StatsResponse stats;
-            // A task without a cgroup, or one that ends at this moment, has no sample.
-            if (!Read(samples[i], &stats).ok()) continue;
-            containerd::types::Metric* metric = response->add_metrics();
-            SetTime(absl::Now(), metric->mutable_timestamp());
-            metric->set_id(names[i].id);
-            *metric->mutable_data() = stats.stats();
-          }
-          return grpc::Status::OK;
-        });
-      });
+  AskAll(supervisor_, names, "Stats",
+         [answer, names, response](std::vector<absl::StatusOr<std::string>> samples) {
+           answer([&] {
+             for (size_t i = 0; i < samples.size(); ++i) {
+               v2::StatsResponse stats;
+               // A task without a cgroup, or one that ends at this moment, has no sample.
+               if (!Read(samples[i], &stats).ok()) continue;
+               containerd::types::Metric* metric = response->add_metrics();
+               SetTime(absl::Now(), metric->mutable_timestamp());
+               metric->set_id(names[i].id);
+               *metric->mutable_data() = stats.stats();
+             }
+             return grpc::Status::OK;
+           });
+         });
   return call;
 }
 
