@@ -341,7 +341,9 @@ std::vector<std::string> SupportedSeccompFlags() {
 absl::StatusOr<SeccompFilter> CompileSeccomp(const oci::Seccomp& profile,
                                              const std::string& cache_directory) {
   SeccompFilter filter;
-  for (const std::string& flag : profile.flags) filter.flags |= FlagValue(flag);
+  if (!profile.flags) filter.flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+  for (const std::string& flag : profile.flags.value_or(std::vector<std::string>()))
+    filter.flags |= FlagValue(flag);
   for (const oci::SeccompRule& rule : profile.syscalls) {
     filter.notifies = filter.notifies || rule.action == "SCMP_ACT_NOTIFY";
   }

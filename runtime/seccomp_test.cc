@@ -2,6 +2,7 @@
 #include "runtime/seccomp.h"
 
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -86,6 +87,18 @@ TEST_F(SeccompTest, EveryActionDoesWhatItSays) {
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_geteuid)); }), 0);
   EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(600)); }), ENOSYS)
       << "the kernel's own answer";
+}
+
+TEST_F(SeccompTest, WithoutFlagsSpeculationIsAllowedAsRuncDoes) {
+  oci::Seccomp profile{.default_action = "SCMP_ACT_ALLOW"};
+  EXPECT_EQ(CompileSeccomp(profile, cache())->flags, unsigned{SECCOMP_FILTER_FLAG_SPEC_ALLOW});
+  profile.flags.emplace();
+  EXPECT_EQ(CompileSeccomp(profile, cache())->flags, 0u);
+  profile.flags = {"SECCOMP_FILTER_FLAG_LOG"};
+  auto filter = CompileSeccomp(profile, cache());
+  EXPECT_EQ(filter->flags, unsigned{SECCOMP_FILTER_FLAG_LOG});
+  EXPECT_EQ(Under(*filter, [] { return ErrnoOf(::syscall(SYS_getuid)); }), 0)
+      << "the kernel takes it";
 }
 
 TEST_F(SeccompTest, OtherEntryPointsAreCovered) {

@@ -27,6 +27,21 @@ constexpr absl::string_view kSeccompArchitectures[] = {
     "SCMP_ARCH_S390",        "SCMP_ARCH_S390X",       "SCMP_ARCH_SH",     "SCMP_ARCH_SHEB",
     "SCMP_ARCH_PARISC",      "SCMP_ARCH_PARISC64",    "SCMP_ARCH_RISCV64"};
 
+// The new process hands its listener over under its own filter: a call that it needs for that would
+// wait for an answer that nobody can give yet.
+absl::Status CheckNotified(const SeccompRule& rule, const std::string& path) {
+  for (const std::string& name : rule.names) {
+    for (const char* needed : {"write", "sendmsg", "recvmsg", "close"}) {
+      if (name != needed) continue;
+      return Wrong(path,
+                   absl::StrCat("SCMP_ACT_NOTIFY for ", Quote(name),
+                                " would stop the runtime, which needs it to hand the listener "
+                                "over"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckSeccomp(const Seccomp& seccomp) {
@@ -42,9 +57,9 @@ absl::Status CheckSeccomp(const Seccomp& seccomp) {
     RETURN_IF_ERROR(CheckOneOf(absl::StrCat(at, ".architectures[", i, "]"),
                                seccomp.architectures[i], kSeccompArchitectures));
   }
-  for (size_t i = 0; i < seccomp.flags.size(); ++i) {
-    RETURN_IF_ERROR(
-        CheckOneOf(absl::StrCat(at, ".flags[", i, "]"), seccomp.flags[i], kSeccompFlags));
+  const std::vector<std::string> flags = seccomp.flags.value_or(std::vector<std::string>());
+  for (size_t i = 0; i < flags.size(); ++i) {
+    RETURN_IF_ERROR(CheckOneOf(absl::StrCat(at, ".flags[", i, "]"), flags[i], kSeccompFlags));
   }
   bool notifies = false;
   for (size_t i = 0; i < seccomp.syscalls.size(); ++i) {
@@ -53,7 +68,10 @@ absl::Status CheckSeccomp(const Seccomp& seccomp) {
     if (rule.names.empty()) return Wrong(Key(here, "names"), "must name at least one system call");
     RETURN_IF_ERROR(CheckNoNuls(Key(here, "names"), rule.names));
     RETURN_IF_ERROR(CheckOneOf(Key(here, "action"), rule.action, kSeccompActions));
-    notifies = notifies || rule.action == "SCMP_ACT_NOTIFY";
+    if (rule.action == "SCMP_ACT_NOTIFY") {
+      RETURN_IF_ERROR(CheckNotified(rule, Key(here, "names")));
+      notifies = true;
+    }
     if (rule.errno_ret.value_or(0) > kMaxErrno) {
       return Wrong(Key(here, "errnoRet"), "is not an errno (at most 4095)");
     }

@@ -213,7 +213,8 @@ struct Seccomp {
   std::optional<uint32_t> default_errno_ret;
   std::vector<std::string>
       architectures;  // "SCMP_ARCH_X86_64"; the machine's own is always covered.
-  std::vector<std::string> flags;
+  // Absent: SECCOMP_FILTER_FLAG_SPEC_ALLOW, as runc has it; empty: none.
+  std::optional<std::vector<std::string>> flags;
   std::string listener_path, listener_metadata;
   std::vector<SeccompRule> syscalls;
 };

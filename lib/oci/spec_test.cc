@@ -98,6 +98,10 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadDocument{"Version", R"({"ociVersion":"2.0.0","root":{"path":"r"}})",
                     "ociVersion: version 2.0.0"},
+        BadDocument{
+            "NotifyOfWhatTheHandOverNeeds",
+            R"({"ociVersion":"1.0.0","root":{"path":"r"},"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/l","syscalls":[{"names":["mkdir","write"],"action":"SCMP_ACT_NOTIFY"}]}}})",
+            "linux.seccomp.syscalls[0].names: SCMP_ACT_NOTIFY for 'write'"},
         BadDocument{"NoVersion", R"({"root":{"path":"r"}})", "ociVersion: required"},
         BadDocument{"NoRoot", R"({"ociVersion":"1.0.0"})", "root: required"},
         BadDocument{"NoCwd",

@@ -119,7 +119,7 @@ absl::StatusOr<oci::Seccomp> ParseSeccompProfile(absl::string_view json,
   oci::Seccomp seccomp;
   RETURN_IF_ERROR(root.Required("defaultAction", &seccomp.default_action));
   RETURN_IF_ERROR(root.Optional("defaultErrnoRet", &seccomp.default_errno_ret));
-  RETURN_IF_ERROR(root.Optional("flags", &seccomp.flags));
+  if (root.Find("flags")) RETURN_IF_ERROR(root.Optional("flags", &seccomp.flags.emplace()));
   RETURN_IF_ERROR(ReadArchitectures(root, seccomp));
   std::vector<json::Value> rules;
   RETURN_IF_ERROR(root.Optional("syscalls", &rules));
