@@ -244,7 +244,7 @@ bool IsManifestMediaType(absl::string_view media_type) {
 }
 
 bool IsLayerMediaType(absl::string_view media_type, std::string* compression) {
-  static constexpr absl::string_view kPlain[] = {
+  static constexpr const char* kPlain[] = {
       kMediaTypeLayer, kMediaTypeDockerLayer,
       "application/vnd.oci.image.layer.nondistributable.v1.tar",
       "application/vnd.docker.image.rootfs.foreign.diff.tar"};
