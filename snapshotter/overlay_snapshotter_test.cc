@@ -1,5 +1,6 @@
 #include "snapshotter/overlay_snapshotter.h"
 
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include "lib/base/failpoint.h"
 #include "lib/sys/directory.h"
 #include "lib/sys/file.h"
+#include "lib/sys/mount.h"
 #include "lib/sys/temp_dir.h"
 #include "lib/testing/status_matchers.h"
 
@@ -287,6 +289,56 @@ TEST_F(OverlaySnapshotterTest, TheChainEndsAtTheKernelsLimit) {
   ASSERT_OK(snapshotter_->Commit("fits", "too-deep", {}, ""));
   EXPECT_THAT(snapshotter_->Prepare("x", "too-deep", {}),
               Fails(absl::StatusCode::kFailedPrecondition, "500"));
+}
+
+TEST_F(OverlaySnapshotterTest, AHundredAndTwentyEightLayersMountThoughTheirOptionsFillNoPage) {
+  REQUIRE_ROOT();
+  constexpr int kLayers = 128;
+  std::string parent;
+  for (int depth = 0; depth < kLayers; ++depth) {
+    const std::string name = absl::StrCat("layer ", depth);
+    absl::StatusOr<Mounts> mounts = snapshotter_->Prepare("k", "", {});
+    ASSERT_OK(mounts);
+    ASSERT_OK(sys::WriteFileAtomically(absl::StrCat(Upper(*mounts), "/f", depth), name));
+    ASSERT_OK(sys::WriteFileAtomically(Upper(*mounts) + "/top", name));
+    ASSERT_OK(snapshotter_->Commit("k", name, {}, parent));
+    parent = name;
+  }
+  absl::StatusOr<Mounts> mounts = snapshotter_->Prepare("web", parent, {});
+  ASSERT_OK(mounts);
+  ASSERT_GT((*mounts)[0].options.back().size(), 4096u) << "the case is not the one it is about";
+  absl::StatusOr<sys::TempDir> target = sys::TempDir::Create();
+  ASSERT_OK(target);
+
+  ASSERT_OK(sys::MountAll(*mounts, target->path()));
+
+  absl::Cleanup unmount = [&] { EXPECT_EQ(::umount2(target->path().c_str(), MNT_DETACH), 0); };
+  EXPECT_EQ(*sys::ReadFile(target->path() + "/top"), "layer 127");
+  for (const int depth : {0, 1, 64, 127}) {
+    EXPECT_TRUE(sys::Exists(absl::StrCat(target->path(), "/f", depth))) << depth;
+  }
+  ASSERT_OK(sys::WriteFileAtomically(target->path() + "/new", "1"));
+  EXPECT_TRUE(sys::Exists(Upper(*mounts) + "/new"));
+}
+
+TEST_F(OverlaySnapshotterTest, KeysMayHoldWhatClientsPutIntoThem) {
+  for (const std::string& key :
+       {std::string("ns/12/extract-1-AbC sha256:00"), std::string("a/../../b"),
+        std::string("\"q\""), std::string("a:b,c=d"), std::string("\xc3\xa4"),
+        std::string(400, 'k')}) {
+    absl::StatusOr<Mounts> mounts = snapshotter_->Prepare(key, "", {});
+    ASSERT_OK(mounts) << key;
+    // Never a part of a path: an odd key cannot lead anywhere.
+    EXPECT_TRUE(absl::StartsWith(Upper(*mounts), temp_->path() + "/snapshots/"));
+    EXPECT_FALSE(absl::StrContains(Upper(*mounts), ".."));
+    ASSERT_OK(snapshotter_->Stat(key));
+  }
+  const std::vector<std::string> before = Names();
+
+  Reopen();
+
+  EXPECT_EQ(Names(), before);
+  ExpectConsistent();
 }
 
 // ---- Faults: after each, the store is opened again and must be whole ----

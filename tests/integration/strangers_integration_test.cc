@@ -180,5 +180,19 @@ TEST_F(MetricsTest, PrometheusScrapesAndPromtoolIsContent) {
   EXPECT_THAT(scrape.out, HasSubstr("gantry_rpc_total")) << scrape;
 }
 
+TEST_F(MetricsTest, AProcessThatIsDownIsSaidToBeAndTheScrapeGoesOn) {
+  suite_->Kill("task");
+
+  const CommandResult down = testing::RunCommand({"curl", "-fs", "http://127.0.0.1:9347/metrics"});
+  ASSERT_OK(suite_->Launch("task"));
+
+  ASSERT_EQ(down.code, 0) << down;
+  EXPECT_THAT(down.out, HasSubstr("gantry_up{process=\"task\"} 0"));
+  EXPECT_THAT(down.out, HasSubstr("gantry_up{process=\"metadata\"} 1"));
+  // The gateway's connection comes back by itself.
+  EXPECT_TRUE(Eventually(
+      "curl -fs http://127.0.0.1:9347/metrics | grep -q 'gantry_up{process=\"task\"} 1'"));
+}
+
 }  // namespace
 }  // namespace gantry
