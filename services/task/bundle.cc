@@ -1,14 +1,18 @@
 #include "services/task/bundle.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "lib/base/failpoint.h"
+#include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/json/json.h"
 #include "lib/sys/directory.h"
+#include "lib/sys/errno.h"
 #include "lib/sys/file.h"
 #include "lib/sys/mount.h"
 
@@ -51,7 +55,7 @@ absl::StatusOr<Bootstrap> Bundle::ReadBootstrap() const {
   return bootstrap;
 }
 
-absl::Status Bundle::Remove() const {
+absl::Status Bundle::FreeRootfs() const {
   RETURN_IF_ERROR(FAILPOINT("task.bundle.before_remove"));
   // A file system still mounted on rootfs must not be walked into: its files are a snapshot's.
   // rmdir tells an empty directory from a mount point without a look at the mount table.
@@ -64,10 +68,37 @@ absl::Status Bundle::Remove() const {
                                                         mounted[0], "' stays mounted; unmount it"));
     }
   }
-  RETURN_IF_ERROR(sys::RemoveTree(path_));
-  // Fails while the namespace has other bundles, as it should.
-  (void)sys::RemoveEmptyDirectory(path_.substr(0, path_.rfind('/')));
   return absl::OkStatus();
+}
+
+// Fails while the namespace has other bundles, as it should.
+void Bundle::LeaveNamespace() const {
+  (void)sys::RemoveEmptyDirectory(path_.substr(0, path_.rfind('/')));
+}
+
+absl::Status Bundle::Remove() const {
+  RETURN_IF_ERROR(FreeRootfs());
+  RETURN_IF_ERROR(sys::RemoveTree(path_));
+  LeaveNamespace();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Bundle::Discard(const std::string& trash) const {
+  RETURN_IF_ERROR(FreeRootfs());
+  const std::string place = absl::StrCat(trash, "/", RandomHex(8));
+  const auto move = [&] { return ::rename(path_.c_str(), place.c_str()) == 0; };
+  bool moved = move();
+  if (!moved && errno == ENOENT) {
+    if (!sys::Exists(path_)) return std::string();
+    RETURN_IF_ERROR(sys::MakeDirectories(trash, 0700));
+    moved = move();
+  }
+  if (!moved) {
+    return sys::ErrnoError(errno, absl::StrCat("move bundle '", path_, "' to '", place, "'"));
+  }
+  LeaveNamespace();
+  RETURN_IF_ERROR(FAILPOINT("task.bundle.after_discard"));
+  return place;
 }
 
 absl::StatusOr<std::vector<BundleName>> ListBundles(const std::string& root) {

@@ -46,7 +46,15 @@ class Bundle {
   // directory goes when it is empty.
   absl::Status Remove() const;
 
+  // The same as far as others can see, at the price of one rename: its files lie in `trash` (made
+  // when it is not there), under the path in the answer, and are the caller's to remove. Empty:
+  // there were none.
+  absl::StatusOr<std::string> Discard(const std::string& trash) const;
+
  private:
+  absl::Status FreeRootfs() const;
+  void LeaveNamespace() const;
+
   std::string path_;
 };
 

@@ -17,6 +17,7 @@
 #include "services/task/loop_thread.h"
 #include "services/task/metadata_client.h"
 #include "services/task/publish.h"
+#include "services/task/runs_service.h"
 #include "services/task/shim_launcher.h"
 #include "services/task/shim_logs.h"
 #include "services/task/task_audit.h"
@@ -82,7 +83,9 @@ absl::Status Run(rpc::Daemon& daemon) {
                                          supervisor.Observe(envelope);
                                        }));
   TaskService service(supervisor, daemon.metrics());
+  RunsService runs(supervisor);
   daemon.AddService(&service);
+  daemon.AddService(&runs);
   daemon.AddAuditor([&](rpc::AuditReport& report) {
     return AuditTasks(supervisor,
                       {.bundle_root = options.bundle_root,

@@ -40,6 +40,7 @@ void TaskSupervisor::Adopt() {
     }
   }
   SweepAfterAdoption();
+  SweepTrash();
   CountTasks();
   launcher_.FillPool();
   if (!bundles->empty())

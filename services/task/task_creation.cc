@@ -1,7 +1,9 @@
 // How a task comes to be (TaskSupervisor::Create), and what undoes it when a step fails.
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
@@ -17,6 +19,31 @@ namespace gantry::task {
 namespace {
 
 namespace v2 = containerd::task::v2;
+
+constexpr absl::Duration kStartTimeout = absl::Minutes(1);
+
+// A call that is on its way. Waits for its answer before it goes.
+class ShimCall {
+ public:
+  ShimCall(ShimConnection& connection, const std::string& method,
+           const google::protobuf::MessageLite& request, absl::Duration timeout) {
+    connection.CallAsync(method, request, timeout, [this](absl::StatusOr<std::string> answer) {
+      answer_ = std::move(answer);
+      answered_.Notify();
+    });
+  }
+  ~ShimCall() { (void)Wait(); }
+  ShimCall(const ShimCall&) = delete;
+
+  const absl::StatusOr<std::string>& Wait() {
+    answered_.WaitForNotification();
+    return answer_;
+  }
+
+ private:
+  absl::StatusOr<std::string> answer_ = absl::UnknownError("not answered");
+  absl::Notification answered_;
+};
 
 }  // namespace
 
@@ -61,7 +88,10 @@ absl::StatusOr<CreatedTask> TaskSupervisor::Create(CreateParameters parameters) 
 absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& task,
                                          CreatedTask& created) {
   StepTimings timings;
-  ASSIGN_OR_RETURN(ContainerRecord record, containers_.Get(task.ns, task.id));
+  if (!parameters.record) {
+    ASSIGN_OR_RETURN(parameters.record, containers_.Get(task.ns, task.id));
+  }
+  const ContainerRecord& record = *parameters.record;
   if (record.spec.empty()) {
     return absl::FailedPreconditionError("the container record has no OCI spec");
   }
@@ -96,14 +126,45 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
   RETURN_IF_ERROR(Connect(self, bootstrap));
   timings.Mark("task.shim");
 
+  RETURN_IF_ERROR(CallShim(parameters, task, timings, created));
+  timings.Observe(metrics_);
+  created.shim_address = bootstrap.address;
+  created.timings = timings.Text();
+  return absl::OkStatus();
+}
+
+absl::Status TaskSupervisor::CallShim(const CreateParameters& parameters, Task& task,
+                                      StepTimings& timings, CreatedTask& created) {
   std::shared_ptr<ShimConnection> connection;
   {
     absl::MutexLock lock(&task.mutex);
     connection = task.connection;
   }
   RETURN_IF_ERROR(FAILPOINT("task.create.before_call"));
+  // Our own shim works off the calls for one container in order, so that all can be sent at once. A
+  // creation that fails answers those behind it, too.
+  const bool at_once = IsOwnShim(task.spec.binary);
+  std::optional<ShimCall> create, resize, start;
+  const auto send_start = [&] {
+    if (parameters.rows != 0 && parameters.columns != 0) {
+      v2::ResizePtyRequest size;
+      size.set_id(task.id);
+      size.set_height(parameters.rows);
+      size.set_width(parameters.columns);
+      resize.emplace(*connection, "ResizePty", size, kStartTimeout);
+    }
+    v2::StartRequest request;
+    request.set_id(task.id);
+    start.emplace(*connection, "Start", request, kStartTimeout);
+  };
+  if (at_once) {
+    create.emplace(*connection, "Create", parameters.request, options_.create_timeout);
+    if (parameters.start) send_start();
+  }
+  // A stranger's version of the API is known for sure after the first call.
   const absl::StatusOr<std::string> payload =
-      connection->Call("Create", request, options_.create_timeout);
+      at_once ? create->Wait()
+              : connection->Call("Create", parameters.request, options_.create_timeout);
   ASSIGN_OR_RETURN(const v2::CreateTaskResponse response,
                    ParseAnswer<v2::CreateTaskResponse>(payload));
   RETURN_IF_ERROR(FAILPOINT("task.create.after_call"));
@@ -113,10 +174,20 @@ absl::Status TaskSupervisor::CreateSteps(CreateParameters& parameters, Task& tas
   RETURN_IF_ERROR(
       sys::WriteFileAtomically(task.bundle.File(kCreatedFile), absl::StrCat(response.pid())));
   timings.Mark("task.promise");
-  timings.Observe(metrics_);
   created.pid = response.pid();
-  created.shim_address = bootstrap.address;
-  created.timings = timings.Text();
+  if (!parameters.start) return absl::OkStatus();
+
+  created.started = FAILPOINT("task.run.before_start");
+  if (!created.started.ok()) return absl::OkStatus();
+  if (!start) send_start();
+  const absl::StatusOr<std::string>& started = start->Wait();
+  created.started = ParseAnswer<v2::StartResponse>(started).status();
+  if (started.ok()) timings.AddFromShim(*started);
+  timings.Mark("task.start");
+  if (resize && !resize->Wait().ok()) {
+    log::Warning("the terminal keeps its size",
+                 {{"container", task.id}, {"error", resize->Wait().status()}});
+  }
   return absl::OkStatus();
 }
 

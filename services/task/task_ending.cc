@@ -24,6 +24,15 @@ namespace v2 = containerd::task::v2;
 constexpr absl::Duration kDeleteCall = absl::Seconds(30);  // The shim drains output for up to 10 s.
 constexpr absl::Duration kEndingTimeout = absl::Seconds(30);
 
+// The files of a deleted task, which nobody waits for.
+void SweepDiscarded(const std::string& path) {
+  absl::Status swept = FAILPOINT("task.bundle.before_sweep");
+  if (swept.ok()) swept = sys::RemoveTree(path);
+  if (swept.ok()) return;
+  log::Warning("files of a deleted task stay until the next start of gantry-task",
+               {{"path", path}, {"error", swept}});
+}
+
 }  // namespace
 
 void TaskSupervisor::OnClosed(const TaskPtr& task) {
@@ -168,8 +177,14 @@ void TaskSupervisor::LeaveAfterDelete(Task& task) {
   if (shim == nullptr) return;
   v2::ShutdownRequest shutdown;
   shutdown.set_id(task.id);
-  const bool leaving = connection != nullptr &&
-                       connection->Call("Shutdown", shutdown, options_.shutdown_timeout).ok();
+  bool leaving = connection != nullptr;
+  if (leaving && IsOwnShim(task.spec.binary) && shim->child.running()) {
+    // Nobody waits for its answer: a child of ours that does not end is killed all the same.
+    connection->CallAsync("Shutdown", shutdown, options_.shutdown_timeout,
+                          [](const absl::StatusOr<std::string>&) {});
+  } else if (leaving) {
+    leaving = connection->Call("Shutdown", shutdown, options_.shutdown_timeout).ok();
+  }
   connection.reset();
   if (leaving) {
     LetShimLeave(*shim, task.id);
@@ -202,7 +217,15 @@ absl::Status TaskSupervisor::FinishDelete(Task& task, bool run_delete_command) {
   RETURN_IF_ERROR(sys::RemoveTree(work));
   // Fails while the namespace has others, as it should.
   (void)sys::RemoveEmptyDirectory(work.substr(0, work.rfind('/')));
-  return task.bundle.Remove();
+  ASSIGN_OR_RETURN(const std::string discarded, task.bundle.Discard(trash_));
+  if (!discarded.empty()) workers_.Post([discarded] { SweepDiscarded(discarded); });
+  return absl::OkStatus();
+}
+
+void TaskSupervisor::SweepTrash() {
+  for (const std::string& name : sys::ListDirectory(trash_).value_or(std::vector<std::string>())) {
+    SweepDiscarded(absl::StrCat(trash_, "/", name));
+  }
 }
 
 void TaskSupervisor::PublishExit(const TaskPtr& task, const Exit& exit) {

@@ -23,6 +23,7 @@ TaskSupervisor::TaskSupervisor(SupervisorOptions options, ContainerSource& conta
                                ShimLauncher& launcher, EventForwarder& events, ShimLogs& logs,
                                ChildReaper& reaper, Workers& workers, metrics::Registry& metrics)
     : options_(std::move(options)),
+      trash_(absl::StrCat(options_.bundle_root, "/.trash")),
       containers_(containers),
       launcher_(launcher),
       events_(events),

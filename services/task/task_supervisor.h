@@ -19,6 +19,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -60,12 +61,19 @@ struct CreateParameters {
   // id, rootfs, io, options; the bundle is filled in here.
   containerd::task::v2::CreateTaskRequest request;
   std::string runtime_path;  // Empty: the container record's runtime.
+  // What the caller knows of the container. Without it the record is asked for.
+  std::optional<ContainerRecord> record;
+  // Run: the task is started, too. The size is its terminal's; 0: as it is.
+  bool start = false;
+  uint32_t rows = 0, columns = 0;
 };
 
 struct CreatedTask {
   uint32_t pid = 0;
   std::string shim_address;
   std::string timings;
+  // With `start`: how that went. The task is there in any case.
+  absl::Status started;
 };
 
 struct TaskName {
@@ -73,6 +81,8 @@ struct TaskName {
   std::string id;
 };
 
+class ShimConnection;
+class StepTimings;
 struct Task;  // task.h
 enum class TaskPhase { kCreating, kLive, kEnding, kEnded, kDeleting };
 struct SharedShim;                      // task.h
@@ -91,8 +101,9 @@ class TaskSupervisor {
   // (and publishes their exits), removes what was never finished. Called once, before serving.
   void Adopt();
 
-  // Errors: NotFound — no such container, or runtime; AlreadyExists — it has a task. Otherwise what
-  // the shim said. After an error nothing is left.
+  // Creates a task, and starts it when the parameters say so. Errors: NotFound — no such container,
+  // or runtime; AlreadyExists — it has a task. Otherwise what the shim said. After an error nothing
+  // is left. A start that fails is no error of this: see CreatedTask::started.
   absl::StatusOr<CreatedTask> Create(CreateParameters parameters);
 
   // Deletes a stopped (or never started) task and ends its shim. Errors: NotFound;
@@ -142,6 +153,8 @@ class TaskSupervisor {
   absl::StatusOr<TaskPtr> Find(const std::string& ns, const std::string& id);
   absl::StatusOr<std::string> ResolveRuntime(const std::string& name) const;
   absl::Status CreateSteps(CreateParameters& parameters, Task& task, CreatedTask& created);
+  absl::Status CallShim(const CreateParameters& parameters, Task& task, StepTimings& timings,
+                        CreatedTask& created);
   void UndoCreate(Task& task);
 
   absl::StatusOr<Bootstrap> AssignShim(Task& task, absl::string_view config_json);
@@ -162,6 +175,7 @@ class TaskSupervisor {
   absl::Status FinishDelete(Task& task, bool run_delete_command);
   void LeaveAfterDelete(Task& task);
   void RemoveSocket(const Task& task);
+  void SweepTrash();
 
   // What a bundle of the last run says.
   struct LeftTask {
@@ -189,6 +203,7 @@ class TaskSupervisor {
   void CountTasks();
 
   const SupervisorOptions options_;
+  const std::string trash_;  // Bundles of deleted tasks, until their files are removed.
   ContainerSource& containers_;
   ShimLauncher& launcher_;
   EventForwarder& events_;

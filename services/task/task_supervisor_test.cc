@@ -26,6 +26,7 @@ using ::gantry::testing::HasCode;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 TEST_F(TaskSupervisorTest, AWholeLifeWithOurOwnShim) {
   absl::StatusOr<CreatedTask> created = Create("web");
@@ -104,6 +105,64 @@ TEST_F(TaskSupervisorTest, EveryStepOfCreateMayFail) {
     EXPECT_EQ(ShimPid("web"), 0) << step;
   }
   EXPECT_OK(Create("web"));
+}
+
+TEST_F(TaskSupervisorTest, ARunStartsWhatTheCallerKnows) {
+  for (const char* runtime : {kOwnRuntime, "io.containerd.fake.v2"}) {
+    absl::StatusOr<CreatedTask> run = Run("web", runtime, "{\"hostname\":\"mine\"}");
+
+    ASSERT_OK(run) << runtime;
+    EXPECT_OK(run->started);
+    EXPECT_EQ(run->pid, 4711u);
+    EXPECT_THAT(run->timings, HasSubstr(";>shim.start=1234;task.start="));
+    EXPECT_EQ(State("web")->status(), containerd::v1::types::RUNNING);
+    EXPECT_EQ(sys::ReadFile(Path("run/default/web/config.json")).value(),
+              "{\"hostname\":\"mine\"}");
+    EXPECT_THAT(Run("web", runtime), HasCode(absl::StatusCode::kAlreadyExists));
+    ASSERT_OK(Kill("web"));
+    EXPECT_EQ(WaitForExit("web")->code, 143u);
+    EXPECT_OK(supervisor_->Delete("default", "web"));
+    ExpectNothingLeft("web");
+  }
+}
+
+TEST_F(TaskSupervisorTest, ARunThatCannotStartLeavesATaskToDelete) {
+  for (const char* runtime : {kOwnRuntime, "io.containerd.fake.v2"}) {
+    absl::StatusOr<CreatedTask> run = Run("web", runtime, "{\"fake\":\"refuses-to-run\"}");
+
+    ASSERT_OK(run) << runtime;
+    EXPECT_THAT(run->started, Fails(absl::StatusCode::kFailedPrecondition, "no such program"));
+    EXPECT_EQ(State("web")->status(), containerd::v1::types::CREATED);
+    EXPECT_OK(supervisor_->Delete("default", "web"));
+    ExpectNothingLeft("web");
+  }
+}
+
+TEST_F(TaskSupervisorTest, ARunThatCannotBeCreatedLeavesNothing) {
+  EXPECT_THAT(Run("web", kOwnRuntime, "{\"fake\":\"create-fails\"}"),
+              Fails(absl::StatusCode::kUnknown, "the fake refuses"));
+  ExpectNothingLeft("web");
+  ASSERT_OK(failpoint::Arm("task.run.before_start=error"));
+  absl::StatusOr<CreatedTask> run = Run("web", "io.containerd.fake.v2");
+  ASSERT_OK(run);
+  EXPECT_THAT(run->started, Fails(absl::StatusCode::kUnavailable, "task.run.before_start"));
+  EXPECT_EQ(State("web")->status(), containerd::v1::types::CREATED);
+}
+
+TEST_F(TaskSupervisorTest, WhatADeletedTaskLeftIsSweptByTheNextStart) {
+  ASSERT_OK(Create("web"));
+  ASSERT_OK(failpoint::Arm("task.bundle.before_sweep=error"));
+  EXPECT_OK(supervisor_->Delete("default", "web"));
+  workers_->WaitUntilIdle();
+  EXPECT_FALSE(sys::Exists(Path("run/default/web")));
+  EXPECT_THAT(*sys::ListDirectory(Path("run/.trash")), SizeIs(1));
+  EXPECT_THAT(Audit().findings, IsEmpty());
+  failpoint::DisarmAll();
+
+  StopProcess();
+  StartProcess();
+
+  EXPECT_THAT(*sys::ListDirectory(Path("run/.trash")), IsEmpty());
 }
 
 TEST_F(TaskSupervisorTest, ATaskCannotBeCreatedTwice) {

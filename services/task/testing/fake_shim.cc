@@ -3,6 +3,7 @@
 //   create-fails     Create answers an error           create-dies   the shim dies in Create
 //   hangs            State is never answered           refuses-params  `start` wants the options
 //   alone start-fails      `start` exits with 1 and a text
+//   refuses-to-run   Start answers an error
 // Its tasks' pids are made up. "Kill" stops the task with 128 + signal.
 //
 // Named containerd-shim-gantry-v2 it is spawned in its serving form; under any other name it is
@@ -105,6 +106,8 @@ class FakeShim {
     if (method == "State" && Told("hangs")) return;
     if (method == "State") return responder.Reply(absl::OkStatus(), State(exec_id));
     if (method == "Start") {
+      if (Told("refuses-to-run"))
+        return responder.Reply(absl::FailedPreconditionError("no such program"));
       running_ = true;
       Publish("/tasks/start", "containerd.events.TaskStart",
               [](Writer& event) { event.Varint(2, 4711); });

@@ -175,6 +175,15 @@ class TaskSupervisorTest : public ::testing::Test {
     parameters.request.set_id(id);
     return supervisor_->Create(std::move(parameters));
   }
+  // As gantry.task.v1.Runs: metadata knows nothing of it.
+  absl::StatusOr<CreatedTask> Run(const std::string& id, const std::string& runtime = kOwnRuntime,
+                                  const std::string& spec = "{}") {
+    CreateParameters parameters{.ns = "default", .request = {}, .runtime_path = ""};
+    parameters.request.set_id(id);
+    parameters.record = ContainerRecord{.runtime = runtime, .options = {}, .spec = spec};
+    parameters.start = true;
+    return supervisor_->Create(std::move(parameters));
+  }
   // A call to the shim, waited for.
   absl::StatusOr<std::string> Call(const std::string& id, const std::string& method,
                                    const google::protobuf::MessageLite& request) {
@@ -249,6 +258,9 @@ class TaskSupervisorTest : public ::testing::Test {
     EXPECT_FALSE(sys::Exists(Path("run/default/" + id)));
     EXPECT_FALSE(sys::Exists(Path("work/default/" + id)));
     EXPECT_THAT(*sys::ListDirectory(Path("run/.s")), ::testing::IsEmpty());
+    workers_->WaitUntilIdle();
+    EXPECT_THAT(sys::ListDirectory(Path("run/.trash")).value_or(std::vector<std::string>()),
+                ::testing::IsEmpty());
     EXPECT_THAT(State(id), ::gantry::testing::HasCode(absl::StatusCode::kNotFound));
   }
 
