@@ -136,6 +136,7 @@ class Engine {
     uint32_t rows = 0, columns = 0;
     // The endpoint being made while the container is; joined by the start.
     std::shared_ptr<PendingEndpoint> endpoint;
+    std::string spec;  // config.json as recorded; empty: nobody has it at hand.
   };
   struct MountPlan {
     std::vector<v1::MountPoint> points;
@@ -168,8 +169,10 @@ class Engine {
   absl::Status WriteHostFiles(const Container& container, const Run& run);
   absl::Status PrepareMounts(const Container& container,
                              const std::vector<containerd::types::Mount>& rootfs);
+  // Sets `spec_json` when the recorded one had to be changed.
   absl::Status RefreshUser(Container& container,
-                           const std::vector<containerd::types::Mount>& rootfs);
+                           const std::vector<containerd::types::Mount>& rootfs,
+                           std::string& spec_json);
   absl::StatusOr<ResolvedUser> UserOf(const v1::ContainerDefinition& definition,
                                       const std::vector<containerd::types::Mount>& rootfs);
   absl::StatusOr<std::vector<containerd::types::Mount>> RootfsOf(Container& container);

@@ -256,7 +256,8 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::CreateFrom(
 
   RETURN_IF_ERROR(FAILPOINT("engine.create.before_record"));
   std::vector<containerd::types::Mount> rootfs;
-  const absl::Status recorded = Record(record, image, oci::WriteSpec(spec), &rootfs);
+  start.spec = oci::WriteSpec(spec);
+  const absl::Status recorded = Record(record, image, start.spec, &rootfs);
   *stale = image.remembered && (absl::IsAborted(recorded) || absl::IsNotFound(recorded));
   RETURN_IF_ERROR(recorded);
   auto container = std::make_shared<Container>(record);

@@ -179,7 +179,7 @@ absl::Status Engine::TryStart(const ContainerPtr& container, StartOptions& optio
 
   ASSIGN_OR_RETURN(std::vector<containerd::types::Mount> rootfs, RootfsOf(*container));
   RETURN_IF_ERROR(PrepareMounts(*container, rootfs));
-  RETURN_IF_ERROR(RefreshUser(*container, rootfs));
+  RETURN_IF_ERROR(RefreshUser(*container, rootfs, options.spec));
   run.number = container->NextRunNumber();
   v1::RunFile file;
   file.set_version(1);
@@ -193,31 +193,30 @@ absl::Status Engine::TryStart(const ContainerPtr& container, StartOptions& optio
 
   // From here on there may be a task, also when the answer is an error that hides whether.
   task_made = true;
-  absl::StatusOr<TaskAnswer> created =
-      tasks_.Create(id, rootfs, StdioOf(*container, options.attach));
-  if (!created.ok()) {
-    return Annotate(ProgramError(created.status()),
-                    absl::StrCat("failed to create task for container '", container->name(), "'"));
+  TaskRun task;
+  task.spec = std::move(options.spec);
+  task.runtime = container->definition().runtime();
+  task.rootfs = std::move(rootfs);
+  task.stdio = StdioOf(*container, options.attach);
+  if (container->config().tty()) {
+    task.rows = options.rows;
+    task.columns = options.columns;
   }
-  timer.Add(created->timings);
-  RETURN_IF_ERROR(FAILPOINT("engine.start.after_task_create"));
-  timer.Step("task_create");
-  WatchRun(container, run.number);
-  if (container->config().tty() && options.rows != 0 && options.columns != 0) {
-    const absl::Status resized = tasks_.Resize(id, "", options.rows, options.columns);
-    if (!resized.ok()) log::Warning("the terminal keeps its size", {{"error", resized}});
-  }
-  absl::StatusOr<TaskAnswer> started = tasks_.Start(id, "");
+  bool created = false;
+  absl::StatusOr<TaskAnswer> started = tasks_.Run(id, task, &created);
   if (!started.ok()) {
     return Annotate(ProgramError(started.status()),
-                    absl::StrCat("failed to start container '", container->name(), "'"));
+                    absl::StrCat(created ? "failed to start container '"
+                                         : "failed to create task for container '",
+                                 container->name(), "'"));
   }
   timer.Add(started->timings);
-  timer.Step("task_start");
+  timer.Step("task_run");
   RETURN_IF_ERROR(FAILPOINT("engine.start.after_task_start"));
+  WatchRun(container, run.number);
 
-  run.pid = created->pid;
-  run.shim_socket = created->shim_socket.empty() ? started->shim_socket : created->shim_socket;
+  run.pid = started->pid;
+  run.shim_socket = started->shim_socket;
   run.started_at = absl::Now();
   run.timings = timer.steps();
   container->SetBootId(options_.boot_id);
@@ -414,7 +413,8 @@ absl::Status Engine::PrepareMounts(const Container& container,
 }
 
 absl::Status Engine::RefreshUser(Container& container,
-                                 const std::vector<containerd::types::Mount>& rootfs) {
+                                 const std::vector<containerd::types::Mount>& rootfs,
+                                 std::string& spec_json) {
   const v1::ContainerDefinition& definition = container.definition();
   const std::vector<std::string> layers = LayerDirectories(rootfs);
   // Only a container that has files of its own there differs from its image.
@@ -434,7 +434,8 @@ absl::Status Engine::RefreshUser(Container& container,
   }
   std::vector<std::string> ignored;
   ASSIGN_OR_RETURN(oci::Spec spec, BuildSpec(definition, user, places_, &ignored));
-  RETURN_IF_ERROR(metadata_.UpdateSpec(container.id(), oci::WriteSpec(spec)));
+  spec_json = oci::WriteSpec(spec);
+  RETURN_IF_ERROR(metadata_.UpdateSpec(container.id(), spec_json));
   absl::MutexLock lock(&mutex_);
   spec_users_[container.id()] = user;
   return absl::OkStatus();

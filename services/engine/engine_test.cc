@@ -77,8 +77,8 @@ TEST_F(EngineTest, RunningHasAPidAnAddressAndTimings) {
     const bool part = step.step() == "clone" || step.step() == "exec";
     EXPECT_EQ(step.depth(), part ? 1u : 0u) << step.step();
   }
-  EXPECT_THAT(steps, ::testing::IsSupersetOf({"resolve", "create", "network", "task_create",
-                                              "task_start", "clone", "exec"}));
+  EXPECT_THAT(steps, ::testing::IsSupersetOf(
+                         {"resolve", "create", "network", "task_run", "clone", "exec"}));
   EXPECT_EQ(StateOf("web").status(), v1::ContainerState::RUNNING);
   EXPECT_GT(StateOf("web").pid(), 0);
   EXPECT_THAT(network_->Connected(), ElementsAre(response->id()));

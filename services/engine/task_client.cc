@@ -16,6 +16,7 @@ namespace {
 namespace tasks = ::containerd::services::tasks::v1;
 
 constexpr absl::string_view kProcess = "task";
+constexpr char kCreatedTrailer[] = "gantry-run";  // gantry/task/v1/task.proto
 
 std::string Trailer(const grpc::ClientContext& context, absl::string_view name) {
   const auto& trailers = context.GetServerTrailingMetadata();
@@ -25,13 +26,12 @@ std::string Trailer(const grpc::ClientContext& context, absl::string_view name) 
 }
 
 // The address as a path: shims announce themselves as "unix:///path".
+std::string SocketOf(absl::string_view address) {
+  return std::string(absl::StripPrefix(address, "unix://"));
+}
+
 std::string ShimSocket(const grpc::ClientContext& context) {
-  std::string address = Trailer(context, kShimAddressHeader);
-  constexpr absl::string_view kScheme = "unix://";
-  if (address.compare(0, kScheme.size(), kScheme.data(), kScheme.size()) == 0) {
-    address.erase(0, kScheme.size());
-  }
-  return address;
+  return SocketOf(Trailer(context, kShimAddressHeader));
 }
 
 absl::Time FromProto(const google::protobuf::Timestamp& time) {
@@ -82,29 +82,34 @@ TaskClient::TaskClient(const std::shared_ptr<grpc::Channel>& channel,
                        std::string namespace_name)
     : namespace_(std::move(namespace_name)),
       tasks_(tasks::Tasks::NewStub(channel)),
+      runs_(task::v1::Runs::NewStub(channel)),
       waits_(tasks::Tasks::NewStub(wait_channel)) {}
 
 TaskClient::~TaskClient() { CancelWaits(); }
 
-absl::StatusOr<TaskAnswer> TaskClient::Create(const std::string& id,
-                                              const std::vector<containerd::types::Mount>& rootfs,
-                                              const TaskStdio& stdio) {
-  tasks::CreateTaskRequest request;
+absl::StatusOr<TaskAnswer> TaskClient::Run(const std::string& id, const TaskRun& run,
+                                           bool* created) {
+  task::v1::RunRequest request;
   request.set_container_id(id);
-  for (const auto& mount : rootfs) *request.add_rootfs() = mount;
-  request.set_stdin(stdio.in);
-  request.set_stdout(stdio.out);
-  request.set_stderr(stdio.err);
-  request.set_terminal(stdio.terminal);
-  tasks::CreateTaskResponse response;
-  TaskAnswer answer;
+  request.set_spec(run.spec);
+  if (!run.spec.empty()) request.set_runtime(run.runtime);
+  *request.mutable_rootfs() = {run.rootfs.begin(), run.rootfs.end()};
+  request.set_stdin(run.stdio.in);
+  request.set_stdout(run.stdio.out);
+  request.set_stderr(run.stdio.err);
+  request.set_terminal(run.stdio.terminal);
+  request.set_rows(run.rows);
+  request.set_columns(run.columns);
+  task::v1::RunResponse response;
   RETURN_IF_ERROR(CallOnce(kProcess, rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
-    const grpc::Status status = tasks_->Create(&context, request, &response);
-    answer.shim_socket = ShimSocket(context);
-    answer.timings = ParseTimings(Trailer(context, kTimingsHeader));
+    const grpc::Status status = runs_->Run(&context, request, &response);
+    *created = !Trailer(context, kCreatedTrailer).empty();
     return status;
   }));
+  TaskAnswer answer;
   answer.pid = response.pid();
+  answer.shim_socket = SocketOf(response.shim_address());
+  answer.timings = ParseTimings(response.timings());
   return answer;
 }
 

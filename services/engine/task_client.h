@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "containerd/services/tasks/v1/tasks.grpc.pb.h"
 #include "gantry/engine/v1/engine.pb.h"
+#include "gantry/task/v1/task.grpc.pb.h"
 
 namespace gantry::engine {
 
@@ -50,6 +51,15 @@ struct TaskStdio {
   bool terminal = false;
 };
 
+// What Run starts.
+struct TaskRun {
+  std::string spec;     // config.json; empty: as recorded, and `runtime` does not count.
+  std::string runtime;  // Name.
+  std::vector<containerd::types::Mount> rootfs;
+  TaskStdio stdio;
+  uint32_t rows = 0, columns = 0;  // Of the terminal; 0: as it is.
+};
+
 inline constexpr char kShimAddressHeader[] = "gantry-shim-address";
 inline constexpr char kTimingsHeader[] = "gantry-timings";
 
@@ -66,9 +76,10 @@ class TaskClient {
              const std::shared_ptr<grpc::Channel>& wait_channel, std::string namespace_name);
   ~TaskClient();
 
-  absl::StatusOr<TaskAnswer> Create(const std::string& id,
-                                    const std::vector<containerd::types::Mount>& rootfs,
-                                    const TaskStdio& stdio);
+  // Creates and starts the container's task. On errors `*created` says whether there is one that
+  // was not started; when the answer was lost, there may be one in any case.
+  absl::StatusOr<TaskAnswer> Run(const std::string& id, const TaskRun& run, bool* created);
+  // Starts an exec.
   absl::StatusOr<TaskAnswer> Start(const std::string& id, const std::string& exec_id);
 
   // Fine when there is none: safe to repeat. Errors: FailedPrecondition — it runs.
@@ -103,6 +114,7 @@ class TaskClient {
 
   const std::string namespace_;
   std::unique_ptr<containerd::services::tasks::v1::Tasks::Stub> tasks_;
+  std::unique_ptr<task::v1::Runs::Stub> runs_;
   std::unique_ptr<containerd::services::tasks::v1::Tasks::Stub> waits_;
   absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

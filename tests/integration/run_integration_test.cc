@@ -215,7 +215,7 @@ TEST_F(RunTest, TimingTellsTheSteps) {
       sum += milliseconds;
     }
   }
-  EXPECT_THAT(steps, IsSupersetOf({"client", "request", "create", "task_create", "clone", "session",
+  EXPECT_THAT(steps, IsSupersetOf({"client", "request", "create", "task_run", "clone", "session",
                                    "removal", "total"}))
       << result;
   EXPECT_NEAR(total, sum, 0.01) << result;

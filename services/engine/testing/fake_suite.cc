@@ -18,6 +18,7 @@
 #include "containerd/services/tasks/v1/tasks.grpc.pb.h"
 #include "gantry/image/v1/image.grpc.pb.h"
 #include "gantry/metadata/v1/metadata.grpc.pb.h"
+#include "gantry/task/v1/task.grpc.pb.h"
 #include "lib/sys/file.h"
 
 namespace gantry::engine {
@@ -483,6 +484,32 @@ struct FakeSuite::Services {
     }
   };
 
+  struct Runs final : task::v1::Runs::Service {
+    explicit Runs(Tasks& t) : tasks(t) {}
+    Tasks& tasks;
+
+    Status Run(ServerContext* context, const task::v1::RunRequest* request,
+               task::v1::RunResponse* response) override {
+      tasks::CreateTaskRequest create;
+      create.set_container_id(request->container_id());
+      create.set_stdout(request->stdout());
+      *create.mutable_rootfs() = request->rootfs();
+      tasks::CreateTaskResponse created;
+      if (Status status = tasks.Create(context, &create, &created); !status.ok()) return status;
+      tasks::StartRequest start;
+      start.set_container_id(request->container_id());
+      tasks::StartResponse started;
+      if (Status status = tasks.Start(context, &start, &started); !status.ok()) {
+        context->AddTrailingMetadata("gantry-run", "created");
+        return status;
+      }
+      response->set_pid(started.pid());
+      response->set_shim_address(absl::StrCat("unix://", tasks.state.directory, "/shim.sock"));
+      response->set_timings("clone=120;exec=30");
+      return Status::OK;
+    }
+  };
+
   explicit Services(State& state)
       : store(state),
         records(state),
@@ -490,7 +517,8 @@ struct FakeSuite::Services {
         containers_service(state),
         events_service(state),
         images(state),
-        tasks_service(state) {}
+        tasks_service(state),
+        runs(tasks_service) {}
 
   Store store;
   Records records;
@@ -499,6 +527,7 @@ struct FakeSuite::Services {
   Events events_service;
   Images images;
   Tasks tasks_service;
+  Runs runs;
   std::map<std::string, std::unique_ptr<grpc::Server>> servers;
 };
 
@@ -532,6 +561,7 @@ void FakeSuite::StartServer(const std::string& process) {
     builder.RegisterService(&services_->images);
   } else {
     builder.RegisterService(&services_->tasks_service);
+    builder.RegisterService(&services_->runs);
   }
   services_->servers[process] = builder.BuildAndStart();
 }
