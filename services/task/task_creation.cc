@@ -157,9 +157,11 @@ absl::Status TaskSupervisor::CallShim(const CreateParameters& parameters, Task& 
     request.set_id(task.id);
     start.emplace(*connection, "Start", request, kStartTimeout);
   };
+  if (parameters.start) created.started = FAILPOINT("task.run.before_start");
+  const bool starts = parameters.start && created.started.ok();
   if (at_once) {
     create.emplace(*connection, "Create", parameters.request, options_.create_timeout);
-    if (parameters.start) send_start();
+    if (starts) send_start();
   }
   // A stranger's version of the API is known for sure after the first call.
   const absl::StatusOr<std::string> payload =
@@ -175,10 +177,8 @@ absl::Status TaskSupervisor::CallShim(const CreateParameters& parameters, Task& 
       sys::WriteFileAtomically(task.bundle.File(kCreatedFile), absl::StrCat(response.pid())));
   timings.Mark("task.promise");
   created.pid = response.pid();
-  if (!parameters.start) return absl::OkStatus();
+  if (!starts) return absl::OkStatus();
 
-  created.started = FAILPOINT("task.run.before_start");
-  if (!created.started.ok()) return absl::OkStatus();
   if (!start) send_start();
   const absl::StatusOr<std::string>& started = start->Wait();
   created.started = ParseAnswer<v2::StartResponse>(started).status();

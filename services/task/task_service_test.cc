@@ -122,5 +122,37 @@ TEST_F(TaskServiceTest, ACallerThatLeavesAWaitIsForgotten) {
   EXPECT_EQ(WaitForExit("web")->code, 143u);
 }
 
+TEST_F(TaskServiceTest, RunsAndExecsInOneCallEach) {
+  gantry::task::v1::RunRequest run;
+  run.set_container_id("web");
+  run.set_spec("{}");
+  gantry::task::v1::RunResponse running;
+  grpc::ClientContext run_context;
+  run_context.AddMetadata("containerd-namespace", "default");
+  ASSERT_TRUE(runs_stub_->Run(&run_context, run, &running).ok());
+  EXPECT_EQ(running.pid(), 4711u);
+  EXPECT_THAT(running.shim_address(), HasSubstr("unix://"));
+  EXPECT_THAT(running.timings(), HasSubstr("task.start="));
+
+  const auto exec = [&](const std::string& container, const std::string& exec_id, bool* created) {
+    gantry::task::v1::ExecRequest request;
+    request.set_container_id(container);
+    request.set_exec_id(exec_id);
+    request.set_process("{}");
+    gantry::task::v1::ExecResponse response;
+    grpc::ClientContext context;
+    context.AddMetadata("containerd-namespace", "default");
+    const grpc::Status status = runs_stub_->Exec(&context, request, &response);
+    *created = context.GetServerTrailingMetadata().count(kCreatedTrailer) > 0;
+    EXPECT_EQ(status.ok(), response.pid() == 4711u);
+    return status;
+  };
+  bool created = false;
+  EXPECT_TRUE(exec("web", "one", &created).ok());
+  EXPECT_EQ(exec("nobody", "one", &created).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_FALSE(created);
+  EXPECT_EQ(exec("web", "no/such", &created).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 }  // namespace
 }  // namespace gantry::task

@@ -20,6 +20,7 @@
 #include "lib/sys/temp_dir.h"
 #include "lib/testing/status_matchers.h"
 #include "services/task/event_server.h"
+#include "services/task/runs_service.h"
 #include "services/task/task_audit.h"
 #include "services/task/task_service.h"
 #include "services/task/task_supervisor.h"
@@ -145,10 +146,13 @@ class TaskSupervisorTest : public ::testing::Test {
     ASSERT_OK(events);
     events_ = std::move(*events);
     service_ = std::make_unique<TaskService>(*supervisor_, *metrics_);
+    runs_service_ = std::make_unique<RunsService>(*supervisor_);
     grpc::ServerBuilder builder;
     builder.RegisterService(service_.get());
+    builder.RegisterService(runs_service_.get());
     server_ = builder.BuildAndStart();
     stub_ = containerd::services::tasks::v1::Tasks::NewStub(server_->InProcessChannel({}));
+    runs_stub_ = task::v1::Runs::NewStub(server_->InProcessChannel({}));
   }
   // As after a crash: nothing is told to the shims.
   void StopProcess() {
@@ -156,6 +160,7 @@ class TaskSupervisorTest : public ::testing::Test {
     supervisor_->PrepareToStop();
     server_->Shutdown();
     server_.reset();
+    runs_service_.reset();
     service_.reset();
     events_.reset();
     supervisor_.reset();
@@ -277,8 +282,10 @@ class TaskSupervisorTest : public ::testing::Test {
   std::unique_ptr<TaskSupervisor> supervisor_;
   std::unique_ptr<EventServer> events_;
   std::unique_ptr<TaskService> service_;
+  std::unique_ptr<RunsService> runs_service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<containerd::services::tasks::v1::Tasks::Stub> stub_;
+  std::unique_ptr<task::v1::Runs::Stub> runs_stub_;
 };
 
 }  // namespace gantry::task
