@@ -81,9 +81,8 @@ absl::StatusOr<v1::ExecResponse> Engine::Exec(const v1::ExecRequest& request) {
     if (!request.tty()) stdio.err = stdio.out;
   }
   RETURN_IF_ERROR(FAILPOINT("engine.exec.before_add"));
-  RETURN_IF_ERROR(tasks_.Exec(id, exec_id, oci::WriteProcess(process), stdio));
   container->execs().Add(exec_id);
-  absl::StatusOr<TaskAnswer> started = tasks_.Start(id, exec_id);
+  absl::StatusOr<int64_t> started = tasks_.Exec(id, exec_id, oci::WriteProcess(process), stdio);
   if (started.ok()) {
     if (absl::Status stepped = FAILPOINT("engine.exec.after_start"); !stepped.ok()) {
       (void)tasks_.Kill(id, exec_id, SIGKILL);
@@ -117,7 +116,7 @@ absl::StatusOr<v1::ExecResponse> Engine::Exec(const v1::ExecRequest& request) {
 
   v1::ExecResponse response;
   response.set_exec_id(exec_id);
-  response.set_pid(started->pid);
+  response.set_pid(*started);
   absl::StatusOr<v1::AttachAddress> address = Attach(id);
   if (address.ok()) {
     *response.mutable_attach() = *std::move(address);

@@ -24,8 +24,6 @@ inline constexpr char kContainerBucket[] = "engine.container";
 inline constexpr char kNameBucket[] = "engine.name";
 inline constexpr char kVolumeBucket[] = "engine.volume";
 inline constexpr char kSpecTypeUrl[] = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-inline constexpr char kProcessTypeUrl[] =
-    "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
 // Calls wait for a metadata process that is just being restarted, up to their deadline; what was on
 // the way when it died is sent once more where that is safe. Thread-safe.

@@ -113,22 +113,6 @@ absl::StatusOr<TaskAnswer> TaskClient::Run(const std::string& id, const TaskRun&
   return answer;
 }
 
-absl::StatusOr<TaskAnswer> TaskClient::Start(const std::string& id, const std::string& exec_id) {
-  tasks::StartRequest request;
-  request.set_container_id(id);
-  request.set_exec_id(exec_id);
-  tasks::StartResponse response;
-  TaskAnswer answer;
-  RETURN_IF_ERROR(CallOnce(kProcess, rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
-    const grpc::Status status = tasks_->Start(&context, request, &response);
-    answer.shim_socket = ShimSocket(context);
-    answer.timings = ParseTimings(Trailer(context, kTimingsHeader));
-    return status;
-  }));
-  answer.pid = response.pid();
-  return answer;
-}
-
 absl::Status TaskClient::Delete(const std::string& id) {
   tasks::DeleteTaskRequest request;
   request.set_container_id(id);
@@ -182,21 +166,21 @@ absl::Status TaskClient::Resume(const std::string& id) {
   });
 }
 
-absl::Status TaskClient::Exec(const std::string& id, const std::string& exec_id,
-                              const std::string& process_json, const TaskStdio& stdio) {
-  tasks::ExecProcessRequest request;
+absl::StatusOr<int64_t> TaskClient::Exec(const std::string& id, const std::string& exec_id,
+                                         const std::string& process_json, const TaskStdio& stdio) {
+  task::v1::ExecRequest request;
   request.set_container_id(id);
   request.set_exec_id(exec_id);
+  request.set_process(process_json);
   request.set_stdin(stdio.in);
   request.set_stdout(stdio.out);
   request.set_stderr(stdio.err);
   request.set_terminal(stdio.terminal);
-  request.mutable_spec()->set_type_url(kProcessTypeUrl);
-  request.mutable_spec()->set_value(process_json);
-  google::protobuf::Empty response;
-  return CallOnce(kProcess, rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
-    return tasks_->Exec(&context, request, &response);
-  });
+  task::v1::ExecResponse response;
+  RETURN_IF_ERROR(CallOnce(kProcess, rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
+    return runs_->Exec(&context, request, &response);
+  }));
+  return response.pid();
 }
 
 absl::Status TaskClient::Resize(const std::string& id, const std::string& exec_id, uint32_t rows,

@@ -29,8 +29,7 @@ struct TaskExit {
   absl::Time exited_at;
 };
 
-// What Create and Start answer. The last two come in trailing metadata (kShimAddressHeader,
-// kTimingsHeader), which a foreign task service does not send: then they are empty.
+// What a run answers.
 struct TaskAnswer {
   int64_t pid = 0;
   std::string shim_socket;  // Where the shim takes attach connections.
@@ -61,9 +60,9 @@ struct TaskRun {
 };
 
 inline constexpr char kShimAddressHeader[] = "gantry-shim-address";
-inline constexpr char kTimingsHeader[] = "gantry-timings";
 
-// "name=microseconds" joined by ',' or ';'; what does not look like that is left out.
+// "step=microseconds" joined by ';', deeper ones after as many '>' (docs/formats/shim-timings.md);
+// what does not look like that is left out.
 std::vector<v1::StepTiming> ParseTimings(absl::string_view text);
 
 // Thread-safe. `exec_id` is empty for the container's own process.
@@ -79,8 +78,6 @@ class TaskClient {
   // Creates and starts the container's task. On errors `*created` says whether there is one that
   // was not started; when the answer was lost, there may be one in any case.
   absl::StatusOr<TaskAnswer> Run(const std::string& id, const TaskRun& run, bool* created);
-  // Starts an exec.
-  absl::StatusOr<TaskAnswer> Start(const std::string& id, const std::string& exec_id);
 
   // Fine when there is none: safe to repeat. Errors: FailedPrecondition — it runs.
   absl::Status Delete(const std::string& id);
@@ -91,8 +88,9 @@ class TaskClient {
                     bool all = false);
   absl::Status Pause(const std::string& id);
   absl::Status Resume(const std::string& id);
-  absl::Status Exec(const std::string& id, const std::string& exec_id,
-                    const std::string& process_json, const TaskStdio& stdio);
+  // Starts one more process; answers its pid. After an error there may be one that was not started.
+  absl::StatusOr<int64_t> Exec(const std::string& id, const std::string& exec_id,
+                               const std::string& process_json, const TaskStdio& stdio);
   absl::Status Resize(const std::string& id, const std::string& exec_id, uint32_t rows,
                       uint32_t columns);
   absl::Status CloseStdin(const std::string& id, const std::string& exec_id);

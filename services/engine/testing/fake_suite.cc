@@ -508,6 +508,22 @@ struct FakeSuite::Services {
       response->set_timings("clone=120;exec=30");
       return Status::OK;
     }
+
+    Status Exec(ServerContext* context, const task::v1::ExecRequest* request,
+                task::v1::ExecResponse* response) override {
+      tasks::ExecProcessRequest add;
+      add.set_container_id(request->container_id());
+      add.set_exec_id(request->exec_id());
+      google::protobuf::Empty added;
+      if (Status status = tasks.Exec(context, &add, &added); !status.ok()) return status;
+      tasks::StartRequest start;
+      start.set_container_id(request->container_id());
+      start.set_exec_id(request->exec_id());
+      tasks::StartResponse started;
+      const Status status = tasks.Start(context, &start, &started);
+      response->set_pid(started.pid());
+      return status;
+    }
   };
 
   explicit Services(State& state)
