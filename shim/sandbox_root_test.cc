@@ -63,7 +63,8 @@ class SandboxTest : public ::testing::Test {
   }
   // A pod without a process of its own.
   void StartEmptyPod() {
-    ASSERT_OK(sys::MakeDirectories(shim_.BundleOf("pod"), 0755));
+    ASSERT_OK(shim_.MakeBundle("pod", {"true"}));
+    ASSERT_OK(sys::Unlink(absl::StrCat(shim_.BundleOf("pod"), "/config.json")));
     ASSERT_OK(shim_.StartShim("pod"));
     ASSERT_OK(Create("pod"));
     ASSERT_OK(Call("StartSandbox", "pod"));
