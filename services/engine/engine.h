@@ -142,6 +142,7 @@ class Engine {
     std::vector<v1::MountPoint> points;
     std::vector<std::string> copy_up;
     std::vector<std::string> anonymous;
+    std::vector<VolumeStore::Hold> holds;  // Until the container is in the index.
   };
   class StopOperation;
 
@@ -150,7 +151,8 @@ class Engine {
   absl::StatusOr<v1::ContainerDefinition> Define(const std::string& id,
                                                  const v1::ContainerConfig& config,
                                                  const image::v1::ImageDetails& image,
-                                                 bool single_run);
+                                                 bool single_run,
+                                                 std::vector<VolumeStore::Hold>& holds);
   absl::Status ResolveReferences(v1::ContainerConfig& config);
   // One attempt at Create. Sets `*stale` when what `image` remembers is not so any more: then
   // nothing was made.
@@ -178,12 +180,13 @@ class Engine {
   absl::StatusOr<std::vector<containerd::types::Mount>> RootfsOf(Container& container);
   TaskStdio StdioOf(const Container& container, bool attach) const;
   network::EndpointRequest EndpointRequestOf(const v1::ContainerDefinition& definition) const;
-  void WatchRun(const ContainerPtr& container, uint64_t number);
+  void WatchRun(const ContainerPtr& container, uint64_t number, int attempt = 0);
   void UndoStart(Container& container, bool task_made);
   v1::AttachAddress AddressOf(const Container& container) const;
 
   // engine_exit.cc
-  void OnTaskEnded(const ContainerPtr& container, uint64_t number, absl::StatusOr<TaskExit> exit);
+  void OnTaskEnded(const ContainerPtr& container, uint64_t number, int attempt,
+                   absl::StatusOr<TaskExit> exit);
   void HandleExit(const ContainerPtr& container, uint64_t number, const TaskExit& exit,
                   const std::string& trouble);
   // With the operation held: does what the state asks for; comes back by itself if it cannot.
@@ -196,10 +199,14 @@ class Engine {
   void RestartByPolicy(const ContainerPtr& container, uint64_t number);
   absl::Status RecordNow(Container& container);
   void RecordSoon(const ContainerPtr& container);
+  // Does `work`. While that fails: says so once, and tries again with growing pauses.
+  void Persist(const std::string& what, const std::string& object,
+               std::function<absl::Status()> work, int attempt = 0);
 
   // engine_remove.cc
   absl::Status RemoveHeld(const ContainerPtr& container, bool volumes, StepTimer& timer);
-  void SweepFiles(const std::string& id);
+  absl::Status SweepFiles(const std::string& id);
+  void DeleteVolumeFiles(const std::string& name);
 
   // engine_recover.cc
   void Adopt(const ContainerPtr& container, const std::optional<TaskStatus>& task);

@@ -59,7 +59,8 @@ absl::StatusOr<Engine::MountPlan> Engine::PlanMounts(const v1::ContainerConfig& 
       point.set_name(RandomHex(32));
       plan.anonymous.push_back(point.name());
     } else {
-      RETURN_IF_ERROR(volumes_.Create(mount.source(), {}).status());
+      ASSIGN_OR_RETURN(VolumeStore::Hold hold, volumes_.Use(mount.source()));
+      plan.holds.push_back(std::move(hold));
       point.set_name(mount.source());
     }
     point.set_source(volumes_.Mountpoint(point.name()));
@@ -98,7 +99,8 @@ absl::Status Engine::ResolveReferences(v1::ContainerConfig& config) {
 absl::StatusOr<v1::ContainerDefinition> Engine::Define(const std::string& id,
                                                        const v1::ContainerConfig& config,
                                                        const image::v1::ImageDetails& image,
-                                                       bool single_run) {
+                                                       bool single_run,
+                                                       std::vector<VolumeStore::Hold>& holds) {
   if (image.chain_id().empty() && image.diff_ids_size() > 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("image '", config.image(), "' is not unpacked; pull it again"));
@@ -113,6 +115,7 @@ absl::StatusOr<v1::ContainerDefinition> Engine::Define(const std::string& id,
   definition.set_image_id(image.id());
   definition.set_image_size_bytes(image.size_bytes());
   ASSIGN_OR_RETURN(MountPlan plan, PlanMounts(definition.config()));
+  holds = std::move(plan.holds);
   definition.mutable_mounts()->Assign(plan.points.begin(), plan.points.end());
   definition.mutable_copy_up()->Assign(plan.copy_up.begin(), plan.copy_up.end());
   definition.mutable_anonymous_volumes()->Assign(plan.anonymous.begin(), plan.anonymous.end());
@@ -217,12 +220,13 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::CreateFrom(
   }
   auto release_name = absl::MakeCleanup([&] { index_.ReleaseName(name, id); });
 
+  std::vector<VolumeStore::Hold> holds;
   v1::ContainerRecord record;
   record.set_version(1);
   record.set_name(name);
   ASSIGN_OR_RETURN(*record.mutable_definition(),
                    Define(id, request.config(), image.details,
-                          request.start() && request.config().auto_remove()));
+                          request.start() && request.config().auto_remove(), holds));
   const v1::ContainerDefinition& definition = record.definition();
   std::vector<std::string> warnings;
   const std::optional<ResolvedUser> cached = CachedUser(definition);
@@ -267,6 +271,7 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::CreateFrom(
                    container->Begin("create", absl::ZeroDuration()));
   std::move(release_name).Cancel();
   index_.Add(container);
+  holds.clear();
   RETURN_IF_ERROR(FAILPOINT("engine.create.after_record"));
   timer.Step("create");
   {

@@ -17,26 +17,27 @@ namespace gantry::engine {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Minutes(2);
-constexpr absl::Duration kLongestRetry = absl::Seconds(30);
+constexpr absl::Duration kLongestBlindness = absl::Seconds(2);  // For the end of a container.
 constexpr absl::Duration kKillGrace = absl::Seconds(30);
 constexpr int kVanishedCode = 255;
 
-absl::Duration RetryDelay(int attempt) {
-  return std::min(absl::Milliseconds(250) * (1 << std::min(attempt, 10)), kLongestRetry);
-}
-
 }  // namespace
 
-void Engine::OnTaskEnded(const ContainerPtr& container, uint64_t number,
+void Engine::OnTaskEnded(const ContainerPtr& container, uint64_t number, int attempt,
                          absl::StatusOr<TaskExit> exit) {
   if (absl::IsCancelled(exit.status()) || stopping_) return;
   if (!exit.ok() && !absl::IsNotFound(exit.status())) {
-    // It may run well: only the question failed.
-    log::Warning("a container cannot be waited for, trying again",
-                 {{"container", container->id()}, {"error", exit.status()}});
-    executor_.RunAfter(absl::Seconds(1), [this, container, number] {
-      if (container->run().number == number) WatchRun(container, number);
-    });
+    // It may run well: only the question failed. Calls wait for a peer that is away, so this is
+    // rare.
+    if (attempt == 0) {
+      log::Warning("a container cannot be waited for, trying again",
+                   {{"container", container->id()}, {"error", exit.status()}});
+    }
+    executor_.RunAfter(std::min(RetryDelay(attempt), kLongestBlindness),
+                       [this, container, number, attempt] {
+                         if (container->run().number == number)
+                           WatchRun(container, number, attempt + 1);
+                       });
     return;
   }
   TaskExit known;
@@ -121,8 +122,10 @@ void Engine::Settle(const ContainerPtr& container, Container::Operation& operati
     done = RemoveHeld(container, true, timer);
   }
   if (!done.ok()) {
-    log::Warning("an end is not cleaned up, trying again",
-                 {{"container", container->id()}, {"error", done}});
+    if (attempt == 0) {
+      log::Warning("an end is not cleaned up, trying again",
+                   {{"container", container->id()}, {"error", done}});
+    }
     SettleLater(container, RetryDelay(attempt), attempt + 1);
     return;
   }
@@ -190,11 +193,21 @@ absl::Status Engine::RecordNow(Container& container) {
 
 void Engine::RecordSoon(const ContainerPtr& container) {
   executor_.Run([this, container] {
-    const absl::Status recorded = RecordNow(*container);
-    if (recorded.ok()) return;
-    log::Warning("a container's state is not recorded, trying again",
-                 {{"container", container->id()}, {"error", recorded}});
-    executor_.RunAfter(absl::Seconds(1), [this, container] { RecordSoon(container); });
+    Persist("record the state of a container", container->id(),
+            [this, container] { return RecordNow(*container); });
+  });
+}
+
+void Engine::Persist(const std::string& what, const std::string& object,
+                     std::function<absl::Status()> work, int attempt) {
+  const absl::Status done = work();
+  if (done.ok() || absl::IsNotFound(done)) return;
+  if (attempt == 0) {
+    log::Warning("something is left to do, trying again",
+                 {{"what", what}, {"object", object}, {"error", done}});
+  }
+  executor_.RunAfter(RetryDelay(attempt), [this, what, object, work = std::move(work), attempt] {
+    Persist(what, object, work, attempt + 1);
   });
 }
 

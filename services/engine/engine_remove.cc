@@ -114,7 +114,7 @@ absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes
     return Annotate(removed, absl::StrCat("remove container '", container->name(), "'"));
   }
   timer.Step("record_delete");
-  // Removed as of here; what is left on disk is swept after a crash.
+  // Removed as of here, whatever comes; what is left on disk is swept after a crash.
   container->SetNeedsCleanup(false);
   {
     absl::MutexLock lock(&mutex_);
@@ -122,29 +122,24 @@ absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes
     spec_users_.erase(id);
   }
   index_.Remove(*container);
-  absl::Status swept = FAILPOINT("engine.remove.after_record");
-  for (const std::string& name : volumes) {
-    swept = FirstError(swept, volumes_.FinishRemoval(name));
-  }
-  if (!swept.ok()) {
-    log::Warning("a removed container's volumes stay until the next start of the engine",
-                 {{"container", id}, {"error", swept}});
-  }
+  // To be killed at; an error changes nothing here.
+  FAILPOINT("engine.remove.after_record").IgnoreError();
+  for (const std::string& name : volumes) DeleteVolumeFiles(name);
   container->MarkRemoved(timer.steps());
   // Nobody has to wait for these: ids do not come again.
-  executor_.Run([this, id] { SweepFiles(id); });
+  executor_.Run([this, id] {
+    Persist("delete the files of a removed container", id, [this, id] { return SweepFiles(id); });
+  });
   return absl::OkStatus();
 }
 
-void Engine::SweepFiles(const std::string& id) {
-  const absl::Status swept =
-      FirstError(sys::RemoveTree(StateDirectory(id)), sys::RemoveTree(RuntimeDirectory(id)));
-  if (!swept.ok()) {
-    log::Warning("a removed container's files stay until the next start of the engine",
-                 {{"container", id}, {"error", swept}});
-  }
+absl::Status Engine::SweepFiles(const std::string& id) {
+  RETURN_IF_ERROR(FAILPOINT("engine.remove.before_sweep"));
+  RETURN_IF_ERROR(
+      FirstError(sys::RemoveTree(StateDirectory(id)), sys::RemoveTree(RuntimeDirectory(id))));
   absl::MutexLock lock(&mutex_);
   sweeping_.erase(id);
+  return absl::OkStatus();
 }
 
 absl::Status Engine::Pause(absl::string_view reference) {
@@ -229,13 +224,25 @@ std::vector<std::string> Engine::VolumeUsers(absl::string_view name) const {
 }
 
 absl::Status Engine::RemoveVolume(const std::string& name) {
-  RETURN_IF_ERROR(volumes_.Inspect(name).status());
-  const std::vector<std::string> users = VolumeUsers(name);
-  if (!users.empty()) {
+  RETURN_IF_ERROR(volumes_.Remove(name, [&]() -> absl::Status {
+    const std::vector<std::string> users = VolumeUsers(name);
+    if (users.empty()) return absl::OkStatus();
     return absl::FailedPreconditionError(
         absl::StrCat("remove ", name, ": volume is in use - [", absl::StrJoin(users, ", "), "]"));
-  }
-  return volumes_.Remove(name);
+  }));
+  DeleteVolumeFiles(name);
+  return absl::OkStatus();
+}
+
+// Of a volume whose record is gone.
+void Engine::DeleteVolumeFiles(const std::string& name) {
+  auto aside = std::make_shared<std::string>();  // Shared by the attempts, one after the other.
+  Persist("delete the files of a removed volume", name, [this, name, aside]() -> absl::Status {
+    if (aside->empty()) {
+      ASSIGN_OR_RETURN(*aside, volumes_.MoveAside(name));
+    }
+    return sys::RemoveTree(*aside);
+  });
 }
 
 }  // namespace gantry::engine

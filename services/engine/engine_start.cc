@@ -29,6 +29,7 @@
 namespace gantry::engine {
 namespace {
 
+constexpr absl::Duration kLastingWait = absl::Seconds(5);
 constexpr absl::Duration kPatience = absl::Minutes(2);
 constexpr int kNotFoundCode = 127;
 constexpr int kNotExecutableCode = 126;
@@ -465,10 +466,14 @@ TaskStdio Engine::StdioOf(const Container& container, bool attach) const {
   return stdio;
 }
 
-void Engine::WatchRun(const ContainerPtr& container, uint64_t number) {
-  tasks_.Wait(container->id(), "", [this, container, number](absl::StatusOr<TaskExit> exit) {
-    OnTaskEnded(container, number, std::move(exit));
-  });
+void Engine::WatchRun(const ContainerPtr& container, uint64_t number, int attempt) {
+  const absl::Time began = absl::Now();
+  tasks_.Wait(container->id(), "",
+              [this, container, number, attempt, began](absl::StatusOr<TaskExit> exit) {
+                // One that lasted was right: what ended it now is a new matter.
+                const bool lasted = absl::Now() - began > kLastingWait;
+                OnTaskEnded(container, number, lasted ? 0 : attempt, std::move(exit));
+              });
 }
 
 }  // namespace gantry::engine

@@ -605,6 +605,34 @@ TEST_F(EngineTest, AnonymousVolumesGoWithTheContainerAndNamedOnesStay) {
   ExpectNoFindings();
 }
 
+TEST_F(EngineTest, AVolumeOfAnOldNameMeetsNoOldData) {
+  ASSERT_OK(engine_->volumes().Create("data", {}));
+  const std::string file = engine_->volumes().Mountpoint("data") + "/old";
+  ASSERT_OK(sys::WriteFileAtomically(file, "secret"));
+  // The first attempt to move the directory away fails; the answer does not depend on it.
+  ASSERT_OK(failpoint::Arm("engine.volume.before_remove_directory=error@1"));
+  ASSERT_OK(engine_->RemoveVolume("data"));
+  EXPECT_THAT(engine_->RemoveVolume("data"), HasCode(absl::StatusCode::kNotFound));
+  EXPECT_THAT(engine_->volumes().List(), IsEmpty());
+
+  ASSERT_OK(engine_->volumes().Create("data", {}));  // Waits for the second attempt.
+
+  EXPECT_FALSE(sys::Exists(file));
+  EXPECT_TRUE(sys::Exists(engine_->volumes().Mountpoint("data")));
+  failpoint::DisarmAll();
+}
+
+TEST_F(EngineTest, AVolumeOfAContainerThatIsBeingMadeIsNotRemoved) {
+  {
+    absl::StatusOr<VolumeStore::Hold> hold = engine_->volumes().Use("data");
+    ASSERT_OK(hold);
+    EXPECT_THAT(engine_->RemoveVolume("data"),
+                Fails(absl::StatusCode::kFailedPrecondition, "being created"));
+  }
+  EXPECT_OK(engine_->RemoveVolume("data"));
+  EXPECT_THAT(suite_->RecordKeys(kVolumeBucket), IsEmpty());
+}
+
 TEST_F(EngineTest, ListFiltersAndHidesWhatDoesNotRun) {
   Run(Request("up"));
   ASSERT_OK(engine_->Create(Request("down")));

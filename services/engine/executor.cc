@@ -9,6 +9,11 @@ constexpr absl::Duration kIdleLife = absl::Seconds(30);
 
 }  // namespace
 
+absl::Duration RetryDelay(int attempt) {
+  constexpr absl::Duration kLongest = absl::Seconds(30);
+  return std::min(absl::Milliseconds(250) * (1 << std::min(attempt, 10)), kLongest);
+}
+
 Executor::Executor(size_t max_threads)
     : max_threads_(max_threads), timer_thread_([this] { TimerLoop(); }) {}
 

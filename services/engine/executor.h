@@ -15,6 +15,9 @@
 
 namespace gantry::engine {
 
+// How long to wait before attempt number `attempt` + 1: 250 ms, doubled each time, at most 30 s.
+absl::Duration RetryDelay(int attempt);
+
 // An elastic pool: threads are made when work waits, up to a limit, and leave after being idle.
 // Work given to it must end by itself (calls have deadlines), since Stop waits for what has begun.
 // One further thread keeps the delayed work. Thread-safe.

@@ -25,6 +25,7 @@ namespace gantry::engine {
 namespace {
 
 constexpr uint32_t kFormat = 1;
+constexpr absl::Duration kRemovalPatience = absl::Seconds(20);
 
 metadata::v1::RecordWrite Write(const std::string& name, const v1::VolumeRecord& record) {
   metadata::v1::RecordWrite write;
@@ -77,10 +78,9 @@ absl::StatusOr<v1::Volume> VolumeStore::Create(const std::string& name,
                                                const std::map<std::string, std::string>& labels) {
   if (!name.empty()) RETURN_IF_ERROR(CheckName("volume name", name));
   for (const auto& [key, value] : labels) RETURN_IF_ERROR(CheckLabel(key, value));
-  if (!name.empty()) {
-    if (absl::StatusOr<v1::Volume> there = Inspect(name); there.ok()) return there;
-  }
   const std::string chosen = name.empty() ? RandomHex(32) : name;
+  ASSIGN_OR_RETURN(Hold hold, TakeHold(chosen));
+  if (absl::StatusOr<v1::Volume> there = Inspect(chosen); there.ok()) return there;
   v1::VolumeRecord record = NewRecord(name.empty());
   record.mutable_labels()->insert(labels.begin(), labels.end());
   metadata::v1::CommitRecordsRequest request;
@@ -116,33 +116,84 @@ metadata::v1::RecordWrite VolumeStore::RemovalWrite(const std::string& name) con
   return write;
 }
 
-absl::Status VolumeStore::FinishRemoval(const std::string& name) {
+absl::Status VolumeStore::Remove(const std::string& name,
+                                 const std::function<absl::Status()>& check) {
   {
     absl::MutexLock lock(&mutex_);
-    volumes_.erase(name);
+    if (volumes_.count(name) == 0 || removing_.count(name) > 0) {
+      return absl::NotFoundError(absl::StrCat("get ", name, ": no such volume"));
+    }
+    if (holds_.count(name) > 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("remove ", name, ": volume is in use by a container that is being created"));
+    }
+    // From here on nobody begins to use it, so whoever uses it is known to `check`.
+    removing_.insert(name);
   }
-  RETURN_IF_ERROR(FAILPOINT("engine.volume.before_remove_directory"));
-  return sys::RemoveTree(PathOf(name));
+  absl::Status removed = check();
+  if (removed.ok()) {
+    metadata::v1::CommitRecordsRequest request;
+    *request.add_writes() = RemovalWrite(name);
+    removed = metadata_.Commit(request);
+  }
+  if (removed.ok()) return removed;
+  absl::MutexLock lock(&mutex_);
+  removing_.erase(name);
+  return removed;
 }
 
-absl::Status VolumeStore::Remove(const std::string& name) {
-  metadata::v1::CommitRecordsRequest request;
-  *request.add_writes() = RemovalWrite(name);
-  RETURN_IF_ERROR(metadata_.Commit(request));
-  return FinishRemoval(name);
+absl::StatusOr<std::string> VolumeStore::MoveAside(const std::string& name) {
+  RETURN_IF_ERROR(FAILPOINT("engine.volume.before_remove_directory"));
+  // No volume's name begins with a dot.
+  const std::string aside = PathOf(absl::StrCat(".removed-", RandomHex(16)));
+  absl::MutexLock lock(&mutex_);
+  if (::rename(PathOf(name).c_str(), aside.c_str()) != 0 && errno != ENOENT) {
+    return sys::ErrnoError(errno, absl::StrCat("move the directory of volume '", name, "' aside"));
+  }
+  volumes_.erase(name);
+  removing_.erase(name);
+  return aside;
+}
+
+VolumeStore::Hold::~Hold() {
+  if (store_ == nullptr) return;
+  absl::MutexLock lock(&store_->mutex_);
+  if (--store_->holds_[name_] == 0) store_->holds_.erase(name_);
+}
+
+absl::StatusOr<VolumeStore::Hold> VolumeStore::TakeHold(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  const auto stays = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return removing_.count(name) == 0;
+  };
+  if (!mutex_.AwaitWithTimeout(absl::Condition(&stays), kRemovalPatience)) {
+    return absl::UnavailableError(
+        absl::StrCat("volume '", name, "' is still being removed; try again later"));
+  }
+  ++holds_[name];
+  return Hold(this, name);
+}
+
+absl::StatusOr<VolumeStore::Hold> VolumeStore::Use(const std::string& name) {
+  RETURN_IF_ERROR(CheckName("volume name", name));
+  ASSIGN_OR_RETURN(Hold hold, TakeHold(name));
+  RETURN_IF_ERROR(Create(name, {}).status());
+  return hold;
 }
 
 std::vector<v1::Volume> VolumeStore::List() const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::Volume> all;
-  for (const auto& [name, record] : volumes_) all.push_back(ToVolume(name, record));
+  for (const auto& [name, record] : volumes_) {
+    if (removing_.count(name) == 0) all.push_back(ToVolume(name, record));
+  }
   return all;
 }
 
 absl::StatusOr<v1::Volume> VolumeStore::Inspect(absl::string_view name) const {
   absl::MutexLock lock(&mutex_);
   auto found = volumes_.find(std::string(name));
-  if (found == volumes_.end()) {
+  if (found == volumes_.end() || removing_.count(found->first) > 0) {
     return absl::NotFoundError(absl::StrCat("get ", name, ": no such volume"));
   }
   return ToVolume(found->first, found->second);
