@@ -1,6 +1,7 @@
 #include "lib/sys/socket.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -33,6 +34,19 @@ absl::StatusOr<UniqueFd> NewSocket() {
   return fd;
 }
 
+// Whether nobody is behind a connection any more, or in a moment: a process that was killed while
+// it started a child lives on in that until it executes its program, and so does its listening
+// socket. A server that lives says something soon, or at least goes on living.
+bool HangsUp(const UniqueFd& connection) {
+  constexpr int kPatienceMs = 1000;
+  pollfd ready = {connection.get(), POLLIN, 0};
+  int result;
+  do {
+    result = ::poll(&ready, 1, kPatienceMs);
+  } while (result < 0 && errno == EINTR);
+  return result == 1 && (ready.revents & (POLLHUP | POLLERR)) != 0;
+}
+
 int Bind(const UniqueFd& fd, const sockaddr_un& address) {
   // The socket is born with its final mode: no moment in which others could connect.
   const mode_t saved = ::umask(0177);
@@ -50,7 +64,7 @@ absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, int backlog) {
   ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
   if (Bind(fd, address) != 0) {
     if (errno != EADDRINUSE) return ErrnoError(errno, absl::StrCat("bind '", path, "'"));
-    if (ConnectUnix(path).ok()) {
+    if (absl::StatusOr<UniqueFd> peer = ConnectUnix(path); peer.ok() && !HangsUp(*peer)) {
       return absl::AlreadyExistsError(absl::StrCat("'", path, "' is served by another process"));
     }
     ::unlink(path.c_str());

@@ -1,8 +1,11 @@
 #include "lib/sys/socket.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -33,6 +36,23 @@ TEST_F(SocketTest, AServedPathIsRefusedAndAStaleOneReplaced) {
   listener->Reset();
   EXPECT_EQ(ConnectUnix(path_).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(ListenUnix(path_).ok());
+}
+
+// As after a kill while a child was being started: the child has the socket until it executes.
+TEST_F(SocketTest, APathWhoseServerIsGoneInAMomentIsTaken) {
+  absl::StatusOr<UniqueFd> listener = ListenUnix(path_);
+  ASSERT_TRUE(listener.ok());
+  std::thread child([&] {
+    // The connection of who looks whether somebody serves.
+    pollfd ready = {listener->get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&ready, 1, 10000), 1);
+    listener->Reset();
+  });
+
+  absl::StatusOr<UniqueFd> taken = ListenUnix(path_);
+
+  child.join();
+  EXPECT_TRUE(taken.ok()) << taken.status();
 }
 
 TEST_F(SocketTest, OverlongPathsAreNamed) {
