@@ -94,19 +94,20 @@ void TaskSupervisor::EndTask(const TaskPtr& task) {
   for (const std::string& exec_id : waited_on) Complete(task, exec_id, exit);
 }
 
-// Brings the task into kDeleting, unless somebody else has. True: it had ended before.
+// Brings the task into kDeleting. True: it had ended before.
 absl::StatusOr<bool> TaskSupervisor::BeginDelete(Task& task) {
   absl::MutexLock lock(&task.mutex);
+  // Also for one that somebody else creates or deletes: who asked for that may have died since,
+  // and whoever deletes it now has to find it gone afterwards.
   const auto settled = [&task]() ABSL_SHARED_LOCKS_REQUIRED(task.mutex) {
-    return task.phase != Task::Phase::kEnding;
+    return task.forgotten || task.phase == Task::Phase::kLive ||
+           task.phase == Task::Phase::kEnded;
   };
   if (!task.mutex.AwaitWithTimeout(absl::Condition(&settled), kEndingTimeout)) {
-    return absl::UnavailableError("its dead shim is still being cleaned up; try again");
+    return absl::UnavailableError(
+        "it is still being created, cleaned up or deleted; try again");
   }
-  if (task.phase == Task::Phase::kDeleting) {
-    return absl::UnavailableError("another call deletes it");
-  }
-  if (task.phase == Task::Phase::kCreating) return NoTask(task.id);
+  if (task.forgotten) return NoTask(task.id);
   return std::exchange(task.phase, Task::Phase::kDeleting) == Task::Phase::kEnded;
 }
 

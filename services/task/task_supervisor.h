@@ -106,8 +106,8 @@ class TaskSupervisor {
   // is left. A start that fails is no error of this: see CreatedTask::started.
   absl::StatusOr<CreatedTask> Create(CreateParameters parameters);
 
-  // Deletes a stopped (or never started) task and ends its shim. Errors: NotFound;
-  // FailedPrecondition or Unknown — it runs.
+  // Deletes a stopped (or never started) task and ends its shim; waits for one that is being
+  // created. Errors: NotFound; FailedPrecondition or Unknown — it runs.
   absl::StatusOr<Exit> Delete(const std::string& ns, const std::string& id);
 
   // Passes one call on to the task's shim. An ended task answers State itself and everything else

@@ -172,6 +172,26 @@ TEST_F(TaskSupervisorTest, ATaskCannotBeCreatedTwice) {
   EXPECT_THAT(supervisor_->List("other").size(), 0u);
 }
 
+// Who asked for the task may have died; whoever deletes it now must not be overtaken by it.
+TEST_F(TaskSupervisorTest, ADeleteWaitsForACreateUnderWay) {
+  for (const char* outcome : {"delay(200)", "delay(200);task.create.after_call=error"}) {
+    absl::Notification asked;
+    containers_.NotifyNext(&asked);
+    ASSERT_OK(failpoint::Arm(absl::StrCat("task.create.before_call=", outcome)));
+    std::thread creating([this] { (void)Create("web"); });
+    asked.WaitForNotification();
+
+    const absl::Status deleted = supervisor_->Delete("default", "web").status();
+
+    EXPECT_TRUE(deleted.ok() || absl::IsNotFound(deleted)) << deleted;
+    EXPECT_THAT(supervisor_->List("default"), IsEmpty());
+    creating.join();
+    EXPECT_THAT(supervisor_->List("default"), IsEmpty());
+    EXPECT_EQ(ShimPid("web"), 0);
+    failpoint::DisarmAll();
+  }
+}
+
 TEST_F(TaskSupervisorTest, AKilledShimLeavesAStoppedTaskWith137) {
   ASSERT_OK(Create("web"));
   ASSERT_OK(Start("web"));

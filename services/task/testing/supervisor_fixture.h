@@ -41,12 +41,20 @@ class FakeContainers : public ContainerSource {
     if (found == records_.end()) {
       return absl::NotFoundError(absl::StrCat("container '", id, "' does not exist"));
     }
+    if (asked_ != nullptr) asked_->Notify();
+    asked_ = nullptr;
     return found->second;
+  }
+  // Told at the next Get: a create is under way then.
+  void NotifyNext(absl::Notification* asked) {
+    absl::MutexLock lock(&mutex_);
+    asked_ = asked;
   }
 
  private:
   absl::Mutex mutex_;
   std::map<std::string, ContainerRecord> records_;
+  absl::Notification* asked_ = nullptr;
 };
 
 // What metadata was handed, as "topic id".
