@@ -58,7 +58,11 @@ absl::StatusOr<sys::UniqueFd> OpenSnapshotRoot(const std::vector<containerd::typ
   const std::string target = absl::StrCat(directory, "/", RandomHex(8));
   RETURN_IF_ERROR(sys::MakeDirectories(target, 0700));
   auto remove = absl::MakeCleanup([&] {
-    const absl::Status unmounted = sys::UnmountTree(target);
+    absl::Status unmounted = sys::UnmountTree(target);
+    // Out of descriptors, say. Off the tree is enough: it goes with its last user.
+    if (!unmounted.ok() && ::umount2(target.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+      unmounted = absl::OkStatus();
+    }
     if (!unmounted.ok()) log::Warning("a private mount stays", {{"error", unmounted}});
     if (unmounted.ok()) ::rmdir(target.c_str());
   });

@@ -2,6 +2,7 @@
 
 #include <linux/netlink.h>
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -240,15 +241,27 @@ absl::Status HostNetwork::Release(const std::string& container_id) {
   return FirstError(unpublished, stopped);
 }
 
-void HostNetwork::RemoveSandboxes(const std::vector<Sandbox>& sandboxes) {
+std::vector<Sandbox> HostNetwork::RemoveSandboxes(std::vector<Sandbox> sandboxes) {
   std::vector<std::string> ids;
   for (const Sandbox& sandbox : sandboxes) ids.push_back(sandbox.endpoint_id);
-  absl::Status removed = store_.Remove(ids);
-  if (!removed.ok()) {
-    log::Warning("network namespaces could not be removed entirely; the next start tries again",
-                 {{"count", ids.size()}, {"error", removed}});
+  std::vector<Sandbox> left;
+  if (absl::Status removed = store_.Remove(ids); !removed.ok()) {
+    // One by one, to know which it was.
+    for (Sandbox& sandbox : sandboxes) {
+      if (removed = store_.Remove({sandbox.endpoint_id}); removed.ok()) continue;
+      log::Debug("a network namespace stays for now",
+                 {{"endpoint", sandbox.endpoint_id}, {"error", removed}});
+      left.push_back(sandbox);
+    }
   }
-  for (const Sandbox& sandbox : sandboxes) GiveAddress(sandbox);
+  // An address is free when nothing answers to it any more.
+  for (const Sandbox& sandbox : sandboxes) {
+    const bool stays = std::any_of(left.begin(), left.end(), [&](const Sandbox& other) {
+      return other.endpoint_id == sandbox.endpoint_id;
+    });
+    if (!stays) GiveAddress(sandbox);
+  }
+  return left;
 }
 
 void HostNetwork::MendFirewall() {

@@ -79,7 +79,8 @@ class HostNetwork : public Network {
   absl::Status StartPool(bool bridge_ready);
 
   // The pool's hooks.
-  void RemoveSandboxes(const std::vector<Sandbox>& sandboxes);
+  // Answers those that are left.
+  std::vector<Sandbox> RemoveSandboxes(std::vector<Sandbox> sandboxes);
   void MendFirewall();
 
   // Audit's steps.

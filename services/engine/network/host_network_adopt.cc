@@ -223,7 +223,9 @@ SandboxPool::Sizes HostNetwork::PoolSizes(bool bridge_ready) const {
 absl::Status HostNetwork::StartPool(bool bridge_ready) {
   SandboxPool::Hooks hooks;
   hooks.make = [this](bool bridged) { return MakeFresh(bridged); };
-  hooks.remove = [this](const std::vector<Sandbox>& sandboxes) { RemoveSandboxes(sandboxes); };
+  hooks.remove = [this](std::vector<Sandbox> sandboxes) {
+    return RemoveSandboxes(std::move(sandboxes));
+  };
   hooks.on_event = [this] { MendFirewall(); };
   hooks.watched_fd = firewall_->event_fd();
   RETURN_IF_ERROR(FAILPOINT("network.adopt.before_pool"));

@@ -16,6 +16,8 @@ namespace gantry::network {
 namespace {
 
 constexpr int kRetryFillMs = 1000;
+constexpr absl::Duration kFirstRetry = absl::Milliseconds(100);
+constexpr absl::Duration kLongestRetry = absl::Seconds(10);
 
 }  // namespace
 
@@ -87,7 +89,7 @@ void SandboxPool::Resize(Sizes sizes) {
 }
 
 bool SandboxPool::Settled() const {
-  if (working_ || !retired_.empty()) return false;
+  if (working_ || !retired_.empty() || (!refused_.empty() && !stop_)) return false;
   const bool full = bridged_.size() >= static_cast<size_t>(sizes_.bridged) &&
                     bare_.size() >= static_cast<size_t>(sizes_.bare);
   return full || fill_paused_ || stop_;
@@ -113,11 +115,16 @@ std::vector<Sandbox> SandboxPool::Ready() const {
 
 size_t SandboxPool::retired() const {
   absl::MutexLock lock(&mutex_);
-  return retired_.size();
+  return retired_.size() + refused_.size();
 }
 
 SandboxPool::Step SandboxPool::NextStep() {
   if (stop_) return retired_.empty() ? Step::kStop : Step::kRemove;
+  if (absl::Now() >= retry_at_) {
+    retired_.insert(retired_.end(), refused_.begin(), refused_.end());
+    refused_.clear();
+    retry_at_ = absl::InfiniteFuture();
+  }
   // A start that finds the pool empty pays for it, so filling goes first. It cannot starve removal:
   // it ends when the pool is full or out of addresses.
   if (!fill_paused_ && bridged_.size() < static_cast<size_t>(sizes_.bridged)) {
@@ -181,15 +188,33 @@ void SandboxPool::RemoveRetired() {
     absl::MutexLock lock(&mutex_);
     batch.swap(retired_);
   }
-  hooks_.remove(batch);
+  std::vector<Sandbox> left = hooks_.remove(std::move(batch));
+  absl::MutexLock lock(&mutex_);
+  if (left.empty()) {
+    if (refused_.empty()) retry_pause_ = absl::ZeroDuration();
+    return;
+  }
+  if (retry_pause_ == absl::ZeroDuration()) {
+    log::Warning("network namespaces could not be removed entirely; trying again",
+                 {{"count", left.size()}});
+  }
+  refused_.insert(refused_.end(), left.begin(), left.end());
+  retry_pause_ = std::clamp(retry_pause_ * 2, kFirstRetry, kLongestRetry);
+  retry_at_ = absl::Now() + retry_pause_;
+}
+
+// -1: until something happens.
+int SandboxPool::WaitMilliseconds() {
+  absl::MutexLock lock(&mutex_);
+  absl::Duration wait = fill_paused_ ? absl::Milliseconds(kRetryFillMs) : absl::InfiniteDuration();
+  wait = std::min(wait, retry_at_ - absl::Now());
+  if (wait == absl::InfiniteDuration()) return -1;
+  wait = std::max(absl::Ceil(wait, absl::Milliseconds(1)), absl::ZeroDuration());
+  return static_cast<int>(absl::ToInt64Milliseconds(wait));
 }
 
 void SandboxPool::WaitForWork() {
-  int timeout_ms = -1;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (fill_paused_) timeout_ms = kRetryFillMs;
-  }
+  const int timeout_ms = WaitMilliseconds();
   pollfd waited[2] = {{wake_.get(), POLLIN, 0}, {hooks_.watched_fd, POLLIN, 0}};
   const int ready = ::poll(waited, hooks_.watched_fd >= 0 ? 2 : 1, timeout_ms);
   if (ready == 0) {

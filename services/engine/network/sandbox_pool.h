@@ -28,8 +28,9 @@ class SandboxPool {
   struct Hooks {
     // Makes one, on the bridge or with `lo` only. Called on the pool's thread.
     std::function<absl::StatusOr<Sandbox>(bool bridged)> make;
-    // Takes these away and frees their addresses, whatever happens. Called on the pool's thread.
-    std::function<void(const std::vector<Sandbox>&)> remove;
+    // Takes these away and frees their addresses. Answers those that could not be taken away, to be
+    // tried again after a pause. Called on the pool's thread.
+    std::function<std::vector<Sandbox>(std::vector<Sandbox>)> remove;
     // `watched_fd` is readable. Called on the pool's thread.
     std::function<void()> on_event;
     int watched_fd = -1;
@@ -41,7 +42,8 @@ class SandboxPool {
 
   // Starts the thread and begins to fill. Errors: ResourceExhausted — no descriptor.
   static absl::StatusOr<std::unique_ptr<SandboxPool>> Create(Sizes sizes, Hooks hooks);
-  // Finishes what was retired, takes away what is ready, ends the thread.
+  // Finishes what was retired, takes away what is ready, ends the thread. What cannot be taken away
+  // is left to the next start.
   ~SandboxPool();
   SandboxPool(const SandboxPool&) = delete;
   SandboxPool& operator=(const SandboxPool&) = delete;
@@ -75,6 +77,7 @@ class SandboxPool {
   void Fill(bool bridged);
   void RemoveRetired();
   void WaitForWork();
+  int WaitMilliseconds() ABSL_LOCKS_EXCLUDED(mutex_);
   void Wake();
   bool Settled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -86,6 +89,10 @@ class SandboxPool {
   std::deque<Sandbox> bridged_ ABSL_GUARDED_BY(mutex_);
   std::deque<Sandbox> bare_ ABSL_GUARDED_BY(mutex_);
   std::vector<Sandbox> retired_ ABSL_GUARDED_BY(mutex_);
+  // Could not be taken away: tried again at `retry_at_`, with a pause that doubles.
+  std::vector<Sandbox> refused_ ABSL_GUARDED_BY(mutex_);
+  absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  absl::Duration retry_pause_ ABSL_GUARDED_BY(mutex_);
   bool working_ ABSL_GUARDED_BY(mutex_) = false;  // The thread is in one of the hooks.
   // Making failed; not tried again before something was taken or given back, or a second has
   // passed.
