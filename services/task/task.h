@@ -56,7 +56,7 @@ struct Task {
 
   absl::Mutex mutex;
   Phase phase ABSL_GUARDED_BY(mutex) = Phase::kCreating;
-  bool undone ABSL_GUARDED_BY(mutex) = false;  // Its creation failed: there is no such task.
+  bool forgotten ABSL_GUARDED_BY(mutex) = false;  // There is no such task any more.
   uint32_t pid ABSL_GUARDED_BY(mutex) = 0;
   std::optional<Exit> exit ABSL_GUARDED_BY(mutex);  // Of init.
   std::shared_ptr<ShimConnection> connection ABSL_GUARDED_BY(mutex);

@@ -73,8 +73,6 @@ absl::StatusOr<CreatedTask> TaskSupervisor::Create(CreateParameters parameters) 
   if (absl::Status failed = CreateSteps(parameters, *task, created); !failed.ok()) {
     UndoCreate(*task);
     Forget(*task);
-    absl::MutexLock lock(&task->mutex);
-    task->undone = true;
     return Annotate(failed, context);
   }
   {

@@ -174,6 +174,7 @@ void TaskSupervisor::Forget(Task& task) {
   std::optional<Exit> exit;
   {
     absl::MutexLock lock(&last->mutex);
+    last->forgotten = true;
     for (const auto& [exec_id, process] : last->processes) waited_on.push_back(exec_id);
     exit = last->exit;
   }
