@@ -206,8 +206,9 @@ TEST_F(EngineCrashTest, EveryFailpointOfTheEngineIsKnownToATest) {
                          "engine.exec.after_start", "engine.exec.before_add",
                          "engine.exit.after_record", "engine.exit.after_task_delete",
                          "engine.remove.after_record", "engine.remove.before_record",
-                         "engine.remove.before_task_delete", "engine.snapshot_root.after_mount",
-                         "engine.start.after_network", "engine.start.after_task_start",
+                         "engine.remove.before_sweep", "engine.remove.before_task_delete",
+                         "engine.snapshot_root.after_mount", "engine.start.after_network",
+                         "engine.start.after_task_start",
                          "engine.start.before_task_create", "engine.volume.after_record",
                          "engine.volume.before_remove_directory", "engine.volume.before_rename"));
 }
