@@ -100,12 +100,10 @@ absl::StatusOr<bool> TaskSupervisor::BeginDelete(Task& task) {
   // Also for one that somebody else creates or deletes: who asked for that may have died since,
   // and whoever deletes it now has to find it gone afterwards.
   const auto settled = [&task]() ABSL_SHARED_LOCKS_REQUIRED(task.mutex) {
-    return task.forgotten || task.phase == Task::Phase::kLive ||
-           task.phase == Task::Phase::kEnded;
+    return task.forgotten || task.phase == Task::Phase::kLive || task.phase == Task::Phase::kEnded;
   };
   if (!task.mutex.AwaitWithTimeout(absl::Condition(&settled), kEndingTimeout)) {
-    return absl::UnavailableError(
-        "it is still being created, cleaned up or deleted; try again");
+    return absl::UnavailableError("it is still being created, cleaned up or deleted; try again");
   }
   if (task.forgotten) return NoTask(task.id);
   return std::exchange(task.phase, Task::Phase::kDeleting) == Task::Phase::kEnded;
