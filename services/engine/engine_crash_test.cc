@@ -201,16 +201,16 @@ TEST_F(EngineCrashTest, EveryFailpointOfTheEngineIsKnownToATest) {
   for (const std::string& name : response.names()) {
     if (absl::StartsWith(name, "engine.")) names.push_back(name);
   }
-  EXPECT_THAT(names, ::testing::UnorderedElementsAre(
-                         "engine.create.after_record", "engine.create.before_record",
-                         "engine.exec.after_start", "engine.exec.before_add",
-                         "engine.exit.after_record", "engine.exit.after_task_delete",
-                         "engine.remove.after_record", "engine.remove.before_record",
-                         "engine.remove.before_sweep", "engine.remove.before_task_delete",
-                         "engine.snapshot_root.after_mount", "engine.start.after_network",
-                         "engine.start.after_task_start",
-                         "engine.start.before_task_create", "engine.volume.after_record",
-                         "engine.volume.before_remove_directory", "engine.volume.before_rename"));
+  EXPECT_THAT(
+      names,
+      ::testing::UnorderedElementsAre(
+          "engine.create.after_record", "engine.create.before_record", "engine.exec.after_start",
+          "engine.exec.before_add", "engine.exit.after_record", "engine.exit.after_task_delete",
+          "engine.remove.after_record", "engine.remove.before_record", "engine.remove.before_sweep",
+          "engine.remove.before_task_delete", "engine.snapshot_root.after_mount",
+          "engine.start.after_network", "engine.start.after_task_start",
+          "engine.start.before_task_create", "engine.volume.after_record",
+          "engine.volume.before_remove_directory", "engine.volume.before_rename"));
 }
 
 class CreateCrashTest : public EngineCrashTest,
