@@ -81,7 +81,7 @@ constexpr FlagSpec kRunFlags[] = {
     {"oom-score-adj", 0, kText, "int", "Preference of the OOM killer, from -1000 to 1000"},
     {"pid", 0, kText, "string", "PID namespace"},
     {"pids-limit", 0, kText, "int", "Limit of processes; -1 is unlimited"},
-    {"platform", 0, kText, "string", "Platform of the image to pull"},
+    {"platform", 0, kText, "string", "Platform of the image (os/architecture[/variant])"},
     {"privileged", 0, kSwitch, "", "Give extended privileges"},
     {"publish", 'p', kList, "list", "Publish ports ([ip:][host:]container[/proto])"},
     {"publish-all", 'P', kSwitch, "", "Publish all exposed ports to random ones"},
@@ -322,6 +322,7 @@ absl::Status BuildProgram(const Arguments& arguments, const EnvironmentLookup& e
   ASSIGN_OR_RETURN(std::vector<std::string> variables, BuildEnvironment(arguments, environment));
   for (std::string& variable : variables) config->add_env(std::move(variable));
   config->set_name(arguments.Text("name"));
+  config->set_platform(arguments.Text("platform"));
   config->set_hostname(arguments.Text("hostname"));
   config->set_domainname(arguments.Text("domainname"));
   config->set_user(arguments.Text("user"));

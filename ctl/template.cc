@@ -189,6 +189,8 @@ class Executor {
     for (const std::string& field : fields) {
       if (value.is_null()) return Value();
       const Value* member = value.Find(field);
+      // Docker's templates see Go's names beside those of the JSON: .ID for Id, .Status for status.
+      if (member == nullptr) member = value.FindAnyCase(field);
       if (member != nullptr) {
         Value found = *member;
         value = std::move(found);

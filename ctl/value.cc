@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "lib/json/json.h"
 
@@ -46,6 +47,13 @@ const Value* Value::Find(absl::string_view name) const {
     for (const auto& [existing, value] : *members) {
       if (existing == name) return &value;
     }
+  }
+  return nullptr;
+}
+
+const Value* Value::FindAnyCase(absl::string_view name) const {
+  for (const auto& [member, value] : members_) {
+    if (absl::EqualsIgnoreCase(member, name)) return &value;
   }
   return nullptr;
 }

@@ -67,6 +67,8 @@ class Value {
   Value& SetHidden(absl::string_view name, Value value);
   // The member of that name, hidden or not; nullptr when there is none.
   const Value* Find(absl::string_view name) const;
+  // The same whatever the case of its letters; the first one.
+  const Value* FindAnyCase(absl::string_view name) const;
   void SortMembers();
 
   // Go's idea of truth in templates: not false, 0, "", empty or null.

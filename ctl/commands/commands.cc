@@ -101,7 +101,7 @@ std::string Line(absl::string_view name, absl::string_view summary) {
 std::vector<const CommandSpec*> AllCommands() {
   std::vector<const CommandSpec*> all;
   for (absl::Span<const CommandSpec> part :
-       {RunCommands(), LifecycleCommands(), ListCommands(), InspectCommands(), LogCommands(),
+       {RunCommands(), AttachCommands(), ExecCommands(), LifecycleCommands(), ListCommands(), InspectCommands(), LogCommands(),
         EventCommands(), CopyCommands(), ImageCommands(), VolumeCommands(), SystemCommands()}) {
     for (const CommandSpec& command : part) all.push_back(&command);
   }

@@ -12,7 +12,9 @@
 namespace gantry::ctl {
 
 // Each room of commands hands out its part of the table.
-absl::Span<const CommandSpec> RunCommands();        // run, create, start, attach, exec
+absl::Span<const CommandSpec> RunCommands();        // run, create
+absl::Span<const CommandSpec> AttachCommands();     // start, attach
+absl::Span<const CommandSpec> ExecCommands();       // exec
 absl::Span<const CommandSpec> LifecycleCommands();  // stop, kill, rm …
 absl::Span<const CommandSpec> ListCommands();       // ps, port, top
 absl::Span<const CommandSpec> InspectCommands();    // inspect

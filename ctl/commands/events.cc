@@ -10,7 +10,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
-#include "containerd/events/events.pb.h"
 #include "containerd/services/images/v1/images.pb.h"
 #include "ctl/commands/commands.h"
 #include "ctl/flag_values.h"
@@ -27,7 +26,6 @@ namespace gantry::ctl {
 namespace {
 
 namespace metadata = ::gantry::metadata::v1;
-namespace events = ::containerd::events;
 
 // One event in Docker's words.
 struct DockerEvent {
@@ -45,33 +43,6 @@ std::optional<Message> Unpack(const metadata::JournalEntry& entry) {
   return message;
 }
 
-// Events whose payload has nothing but a container id to tell.
-template <typename Message>
-std::optional<DockerEvent> ContainerEvent(const metadata::JournalEntry& entry, const char* action) {
-  std::optional<Message> message = Unpack<Message>(entry);
-  if (!message) return std::nullopt;
-  return DockerEvent{"container", action, message->container_id(), {}, {}};
-}
-
-std::optional<DockerEvent> ExitEvent(const metadata::JournalEntry& entry) {
-  std::optional<events::TaskExit> exit = Unpack<events::TaskExit>(entry);
-  if (!exit) return std::nullopt;
-  const bool init = exit->id().empty() || exit->id() == exit->container_id();
-  DockerEvent event{"container", init ? "die" : "exec_die", exit->container_id(), {}, {}};
-  event.attributes["exitCode"] = absl::StrCat(exit->exit_status());
-  if (!init) event.attributes["execID"] = exit->id();
-  return event;
-}
-
-template <typename Message>
-std::optional<DockerEvent> ExecEvent(const metadata::JournalEntry& entry, const char* action) {
-  std::optional<Message> message = Unpack<Message>(entry);
-  if (!message) return std::nullopt;
-  DockerEvent event{"container", action, message->container_id(), {}, {}};
-  event.attributes["execID"] = message->exec_id();
-  return event;
-}
-
 template <typename Message>
 std::optional<DockerEvent> ImageEvent(const metadata::JournalEntry& entry, const char* action) {
   std::optional<Message> message = Unpack<Message>(entry);
@@ -82,69 +53,27 @@ std::optional<DockerEvent> ImageEvent(const metadata::JournalEntry& entry, const
   return event;
 }
 
+// What the engine tells carries names, images and labels as they were then, so that a removed
+// container is still known by its name.
+std::optional<DockerEvent> EngineEvent(const metadata::JournalEntry& entry) {
+  std::optional<engine::v1::Event> told = Unpack<engine::v1::Event>(entry);
+  if (!told) return std::nullopt;
+  DockerEvent event{told->type(), told->action(), told->id(), {}, {}};
+  for (const auto& [key, value] : told->attributes()) event.attributes[key] = value;
+  const auto image = event.attributes.find("image");
+  if (image != event.attributes.end()) image->second = FamiliarName(image->second);
+  return event;
+}
+
 std::optional<DockerEvent> Translate(const metadata::JournalEntry& entry) {
   const std::string& topic = entry.envelope().topic();
-  if (topic == "/containers/create") {
-    std::optional<events::ContainerCreate> create = Unpack<events::ContainerCreate>(entry);
-    if (!create) return std::nullopt;
-    DockerEvent event{"container", "create", create->id(), {}, {}};
-    event.attributes["image"] = FamiliarName(create->image());
-    return event;
-  }
-  if (topic == "/containers/delete") {
-    std::optional<events::ContainerDelete> removed = Unpack<events::ContainerDelete>(entry);
-    if (!removed) return std::nullopt;
-    return DockerEvent{"container", "destroy", removed->id(), {}, {}};
-  }
-  if (topic == "/tasks/start") return ContainerEvent<events::TaskStart>(entry, "start");
-  if (topic == "/tasks/exit") return ExitEvent(entry);
-  if (topic == "/tasks/oom") return ContainerEvent<events::TaskOOM>(entry, "oom");
-  if (topic == "/tasks/paused") return ContainerEvent<events::TaskPaused>(entry, "pause");
-  if (topic == "/tasks/resumed") return ContainerEvent<events::TaskResumed>(entry, "unpause");
-  if (topic == "/tasks/exec-added") return ExecEvent<events::TaskExecAdded>(entry, "exec_create");
-  if (topic == "/tasks/exec-started")
-    return ExecEvent<events::TaskExecStarted>(entry, "exec_start");
+  if (absl::StartsWith(topic, "/gantry/")) return EngineEvent(entry);
   namespace images = ::containerd::services::images::v1;
   if (topic == "/images/create") return ImageEvent<images::ImageCreate>(entry, "tag");
   if (topic == "/images/update") return ImageEvent<images::ImageUpdate>(entry, "tag");
   if (topic == "/images/delete") return ImageEvent<images::ImageDelete>(entry, "untag");
-  return std::nullopt;  // Snapshots, content, namespaces: the machinery below, which Docker hides.
+  return std::nullopt;  // Tasks, snapshots, content: the machinery below, which Docker hides.
 }
-
-// Names and images of containers, which the journal does not repeat with every event.
-class ContainerNames {
- public:
-  explicit ContainerNames(Context& context) : context_(context) {}
-
-  void Complete(DockerEvent* event) {
-    if (event->type != "container") return;
-    // Asked anew when a container appears; one that is gone keeps what was known.
-    if (known_.count(event->id) == 0 || event->action == "create") Learn();
-    const auto found = known_.find(event->id);
-    if (found == known_.end()) return;
-    event->attributes.emplace("name", found->second.name());
-    event->attributes.emplace("image", FamiliarName(found->second.image()));
-  }
-
- private:
-  void Learn() {
-    if (unreachable_) return;
-    engine::v1::ListContainersRequest request;
-    engine::v1::ListContainersResponse response;
-    request.set_all(true);
-    const absl::Status status =
-        context_.suite().Call("engine", "/gantry.engine.v1.Containers/List", request, &response);
-    // Names are an extra: the journal is readable while the engine is down.
-    unreachable_ = !status.ok();
-    for (const engine::v1::ContainerSummary& container : response.containers()) {
-      known_[container.id()] = container;
-    }
-  }
-
-  Context& context_;
-  std::map<std::string, engine::v1::ContainerSummary> known_;
-  bool unreachable_ = false;
-};
 
 // The filters of E.5. Same key twice is or, different keys are and.
 class EventFilter {
@@ -154,10 +83,10 @@ class EventFilter {
     for (const std::string& text : filters) {
       auto [key, value] = SplitPair(text);
       if (key != "type" && key != "event" && key != "container" && key != "image" &&
-          key != "volume" && key != "network" && key != "label") {
+          key != "volume" && key != "network" && key != "label" && key != "scope") {
         return absl::InvalidArgumentError(
             absl::StrCat("unknown filter '", EscapeForTerminal(key),
-                         "': use type, event, container, image, volume, network or label"));
+                         "': use type, event, container, image, volume, network, label or scope"));
       }
       made.wanted_[key].push_back(value);
     }
@@ -181,7 +110,11 @@ class EventFilter {
   static bool MatchesOne(const DockerEvent& event, const std::string& key,
                          const std::string& value) {
     if (key == "type") return event.type == value;
-    if (key == "event") return event.action == value;
+    if (key == "scope") return value == "local";
+    // "exec_start" means all of "exec_start: COMMAND".
+    if (key == "event") {
+      return event.action == value || absl::StartsWith(event.action, absl::StrCat(value, ": "));
+    }
     if (key == "image") {
       const std::string image = event.type == "image" ? event.id : Attribute(event, "image");
       return image == value || SplitName(image).repository == value;
@@ -271,7 +204,6 @@ absl::Status PrintEvents(Context& context, const Arguments& arguments) {
   ASSIGN_OR_RETURN(Stream stream,
                    context.suite().Open("metadata", "/gantry.metadata.v1.Journal/Read",
                                         &journal.request, journal.timeout));
-  ContainerNames names(context);
   metadata::JournalEntry entry;
   while (true) {
     entry.Clear();
@@ -283,7 +215,6 @@ absl::Status PrintEvents(Context& context, const Arguments& arguments) {
     std::optional<DockerEvent> event = Translate(entry);
     if (!event || entry.envelope().namespace_() != context.suite().namespace_name()) continue;
     event->time = ToTime(entry.envelope().timestamp());
-    names.Complete(&*event);
     if (!filter.Matches(*event)) continue;
     std::string line;
     if (format.empty()) {
@@ -305,7 +236,7 @@ int Events(Context& context, const Arguments& arguments) {
 
 constexpr FlagSpec kEventsFlags[] = {
     {"filter", 'f', FlagKind::kList, "filter",
-     "Only those that match: type event container image volume network label"},
+     "Only those that match: type event container image volume network label scope"},
     {"format", 0, FlagKind::kText, "string", "'json' or a template"},
     {"since", 0, FlagKind::kText, "time", "Begin in the past: RFC 3339, seconds, or an age (10m)"},
     {"until", 0, FlagKind::kText, "time", "End at this time"},

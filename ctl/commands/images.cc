@@ -15,6 +15,7 @@
 #include "ctl/names.h"
 #include "ctl/progress.h"
 #include "ctl/table.h"
+#include "gantry/engine/v1/engine.pb.h"
 #include "gantry/image/v1/image.pb.h"
 #include "lib/base/status.h"
 #include "lib/base/text.h"
@@ -213,12 +214,14 @@ int Pull(Context& context, const Arguments& arguments) {
 int Remove(Context& context, const Arguments& arguments) {
   return context.ForEach(
       arguments.positional(), "remove", false, [&](const std::string& name) -> absl::Status {
-        image::RemoveImageRequest request;
-        image::RemoveImageResponse response;
+        engine::v1::RemoveImageRequest request;
+        engine::v1::RemoveImageResponse response;
         request.set_reference(name);
         request.set_force(arguments.Is("force"));
-        const absl::Status status = context.suite().Call("image", "/gantry.image.v1.Images/Remove",
-                                                         request, &response, kSlowCall);
+        request.set_strict(arguments.Is("strict"));
+        // The engine, since it knows the containers that stand on the image.
+        const absl::Status status = context.suite().Call(
+            "engine", "/gantry.engine.v1.Images/Remove", request, &response, kSlowCall);
         if (arguments.Is("force") && absl::IsNotFound(status)) {
           context.Note(absl::StrCat("gantryctl: ", EscapeForTerminal(status.message())));
           return absl::OkStatus();
@@ -314,8 +317,9 @@ constexpr FlagSpec kPullFlags[] = {
     {"quiet", 'q', FlagKind::kSwitch, "", "Only print the image's name"},
 };
 constexpr FlagSpec kRemoveFlags[] = {
-    {"force", 'f', FlagKind::kSwitch, "", "Also when stopped containers use the image"},
+    {"force", 'f', FlagKind::kSwitch, "", "Also when containers use the image, by all its names"},
     {"no-prune", 0, FlagKind::kSwitch, "", ""},
+    {"strict", 0, FlagKind::kSwitch, "", "By id: refuse an image of several names, as Docker does"},
 };
 constexpr FlagSpec kLoadFlags[] = {
     {"input", 'i', FlagKind::kText, "string", "Read from a file instead of stdin"},

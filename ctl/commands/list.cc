@@ -41,8 +41,9 @@ std::string Shorten(std::string text) {
 }
 
 std::string SizeText(const engine::ContainerSummary& container) {
-  return absl::StrCat(DecimalSize(container.size_rw_bytes()), " (virtual ",
-                      DecimalSize(container.size_root_bytes()), ")");
+  const std::string own = DecimalSize(container.size_rw_bytes());
+  if (container.size_root_bytes() == 0) return own;  // Nobody asked for sizes.
+  return absl::StrCat(own, " (virtual ", DecimalSize(container.size_root_bytes()), ")");
 }
 
 std::string LabelsText(const engine::ContainerSummary& container) {
@@ -178,7 +179,7 @@ constexpr FlagSpec kPsFlags[] = {
     {"all", 'a', FlagKind::kSwitch, "", "Show all containers (default: only running ones)"},
     {"filter", 'f', FlagKind::kList, "filter",
      "Only those that match: id name label exited status ancestor before since volume network "
-     "publish expose"},
+     "publish expose health"},
     {"format", 0, FlagKind::kText, "string", "'table', 'table TEMPLATE', 'json' or a template"},
     {"last", 'n', FlagKind::kText, "int", "Show the n newest, of any state"},
     {"latest", 'l', FlagKind::kSwitch, "", "Show the newest, of any state"},

@@ -1,11 +1,8 @@
-// run, create, start, attach, exec: everything that joins a person to a program.
+// run and create: a new container, and with run a person joined to its program.
 
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <optional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -13,9 +10,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "ctl/commands/commands.h"
+#include "ctl/commands/joining.h"
 #include "ctl/commands/pull.h"
 #include "ctl/container_flags.h"
-#include "ctl/detach_keys.h"
 #include "ctl/run_clock.h"
 #include "ctl/session.h"
 #include "gantry/engine/v1/engine.pb.h"
@@ -27,32 +24,6 @@ namespace gantry::ctl {
 namespace {
 
 constexpr char kCreate[] = "/gantry.engine.v1.Containers/Create";
-constexpr char kStart[] = "/gantry.engine.v1.Containers/Start";
-constexpr char kAttach[] = "/gantry.engine.v1.Containers/Attach";
-constexpr char kExec[] = "/gantry.engine.v1.Containers/Exec";
-constexpr char kKill[] = "/gantry.engine.v1.Containers/Kill";
-constexpr char kWait[] = "/gantry.engine.v1.Containers/Wait";
-constexpr char kWaitExec[] = "/gantry.engine.v1.Containers/WaitExec";
-constexpr char kInspect[] = "/gantry.engine.v1.Containers/Inspect";
-
-// How long a signal may take to be delivered before we go back to copying bytes.
-constexpr absl::Duration kSignalCall = absl::Seconds(5);
-
-// Docker's code for a container that could not be started: the program, not the engine, is at fault
-// in the first two cases (E.6).
-int StartFailureCode(const absl::Status& status) {
-  if (!absl::IsFailedPrecondition(status) && !absl::IsNotFound(status) &&
-      !absl::IsPermissionDenied(status)) {
-    return kExitRunFailed;
-  }
-  const std::string message(status.message());
-  if (absl::StrContains(message, "executable file not found")) return kExitNoProgram;
-  for (const char* reason : {"permission denied", "Permission denied", "exec format error",
-                             "Exec format error", "is a directory", "Is a directory"}) {
-    if (absl::StrContains(message, reason)) return kExitCannotInvoke;
-  }
-  return kExitRunFailed;
-}
 
 bool IsMissingImage(const absl::Status& status) {
   return absl::IsNotFound(status) && absl::StrContains(status.message(), "Unable to find image");
@@ -87,66 +58,6 @@ class IdFile {
   std::string path_;
 };
 
-absl::StatusOr<std::string> DetachKeys(Context& context, const Arguments& arguments) {
-  const std::string configured =
-      context.Environment("GANTRY_DETACH_KEYS").value_or(kDefaultDetachKeys);
-  return ParseDetachKeys(arguments.Text("detach-keys", configured));
-}
-
-std::function<void(int)> SignalSender(Context& context, const std::string& id) {
-  return [&context, id](int signal) {
-    engine::v1::KillContainerRequest request;
-    engine::v1::KillContainerResponse response;
-    request.set_container(id);
-    request.set_signal(absl::StrCat(signal));
-    const absl::Status status =
-        context.suite().Call("engine", kKill, request, &response, kSignalCall);
-    // It ended meanwhile: then there is nobody to signal, and the session is about to see it.
-    if (!status.ok() && !absl::IsFailedPrecondition(status) && !absl::IsNotFound(status)) {
-      context.Fail("cannot forward the signal", status);
-    }
-  };
-}
-
-absl::StatusOr<engine::v1::WaitContainerResponse> WaitFor(
-    Context& context, const std::string& id,
-    engine::v1::WaitContainerRequest::Condition condition) {
-  engine::v1::WaitContainerRequest request;
-  engine::v1::WaitContainerResponse response;
-  request.set_container(id);
-  request.set_condition(condition);
-  RETURN_IF_ERROR(
-      context.suite().Call("engine", kWait, request, &response, absl::InfiniteDuration()));
-  return response;
-}
-
-// What a joined session means for our own exit code.
-struct JoinedEnd {
-  int exit_code = 0;
-  bool program_ended = false;
-};
-
-absl::StatusOr<JoinedEnd> Join(Context& context, const std::string& id,
-                               const engine::v1::AttachAddress& address,
-                               const SessionOptions& options) {
-  ASSIGN_OR_RETURN(SessionResult result, RunSession(context, address, options));
-  switch (result.kind) {
-    case SessionResult::Kind::kExited:
-      return JoinedEnd{result.exit_code, true};
-    case SessionResult::Kind::kDetached:
-      return JoinedEnd{kExitOk, false};
-    case SessionResult::Kind::kKilled:
-      return JoinedEnd{result.exit_code, false};
-    case SessionResult::Kind::kLost:
-      break;
-  }
-  ASSIGN_OR_RETURN(
-      engine::v1::WaitContainerResponse ended,
-      Annotate(WaitFor(context, id, engine::v1::WaitContainerRequest::NOT_RUNNING),
-               "the container's shim closed the connection, and its exit code is not known"));
-  return JoinedEnd{ended.exit_code(), true};
-}
-
 // Which streams -a names. None given: all of them (stdin when -i).
 absl::Status ChooseStreams(const Arguments& arguments, SessionOptions* options) {
   options->want_stdin = arguments.Is("interactive");
@@ -164,14 +75,6 @@ absl::Status ChooseStreams(const Arguments& arguments, SessionOptions* options) 
       return absl::InvalidArgumentError(absl::StrCat("invalid stream '", EscapeForTerminal(stream),
                                                      "' of --attach: use stdin, stdout or stderr"));
     }
-  }
-  return absl::OkStatus();
-}
-
-// A terminal in the container and none here cannot work, if keys are to reach it.
-absl::Status CheckTerminal(Context& context, bool tty, bool want_stdin) {
-  if (tty && want_stdin && ::isatty(context.in_fd()) != 1) {
-    return absl::FailedPreconditionError("the input device is not a TTY");
   }
   return absl::OkStatus();
 }
@@ -328,165 +231,6 @@ int Create(Context& context, const Arguments& arguments) {
   return Creation(context, arguments, false).Run();
 }
 
-absl::Status StartOne(Context& context, const std::string& name) {
-  engine::v1::StartContainerRequest request;
-  engine::v1::StartContainerResponse response;
-  request.set_container(name);
-  return context.suite().Call("engine", kStart, request, &response, kSlowCall);
-}
-
-absl::StatusOr<engine::v1::ContainerDetails> InspectOne(Context& context, const std::string& name) {
-  engine::v1::InspectContainerRequest request;
-  engine::v1::ContainerDetails details;
-  request.set_container(name);
-  RETURN_IF_ERROR(context.suite().Call("engine", kInspect, request, &details));
-  return details;
-}
-
-SessionOptions OptionsFor(const engine::v1::ContainerDetails& details, bool want_stdin) {
-  SessionOptions options;
-  options.tty = details.config().tty();
-  options.want_stdin = want_stdin && details.config().open_stdin();
-  return options;
-}
-
-absl::StatusOr<int> StartAttached(Context& context, const Arguments& arguments,
-                                  const std::string& name) {
-  ASSIGN_OR_RETURN(engine::v1::ContainerDetails details, InspectOne(context, name));
-  SessionOptions options = OptionsFor(details, arguments.Is("interactive"));
-  options.flow_control = true;
-  RETURN_IF_ERROR(CheckTerminal(context, options.tty, options.want_stdin));
-  ASSIGN_OR_RETURN(options.detach_keys, DetachKeys(context, arguments));
-  if (arguments.Is("sig-proxy", true) && !options.tty) {
-    options.send_signal = SignalSender(context, details.id());
-  }
-  engine::v1::StartContainerRequest request;
-  engine::v1::StartContainerResponse response;
-  request.set_container(name);
-  request.set_attach(true);
-  const Size window = CallerWindow(context);
-  request.set_tty_rows(window.rows);
-  request.set_tty_columns(window.columns);
-  PrepareSignals();
-  RETURN_IF_ERROR(context.suite().Call("engine", kStart, request, &response, kSlowCall));
-  ASSIGN_OR_RETURN(JoinedEnd end, Join(context, details.id(), response.attach(), options));
-  return end.exit_code;
-}
-
-int Start(Context& context, const Arguments& arguments) {
-  if (!arguments.Is("attach") && !arguments.Is("interactive")) {
-    return context.ForEach(arguments.positional(), "start", true,
-                           [&](const std::string& name) { return StartOne(context, name); });
-  }
-  const std::string& name = arguments.positional()[0];
-  if (arguments.positional().size() > 1) {
-    return context.Fail(
-        "cannot start",
-        absl::InvalidArgumentError("you cannot start and attach multiple containers at once"));
-  }
-  absl::StatusOr<int> exit_code = StartAttached(context, arguments, name);
-  if (exit_code.ok()) return *exit_code;
-  return context.Fail(absl::StrCat("cannot start \"", name, "\""), exit_code.status());
-}
-
-absl::StatusOr<int> AttachTo(Context& context, const Arguments& arguments,
-                             const std::string& name) {
-  engine::v1::AttachContainerRequest request;
-  engine::v1::AttachAddress address;
-  request.set_container(name);
-  ASSIGN_OR_RETURN(engine::v1::ContainerDetails details, InspectOne(context, name));
-  RETURN_IF_ERROR(context.suite().Call("engine", kAttach, request, &address));
-  SessionOptions options = OptionsFor(details, !arguments.Is("no-stdin"));
-  RETURN_IF_ERROR(CheckTerminal(context, options.tty, options.want_stdin));
-  ASSIGN_OR_RETURN(options.detach_keys, DetachKeys(context, arguments));
-  if (arguments.Is("sig-proxy", true) && !options.tty) {
-    options.send_signal = SignalSender(context, details.id());
-  }
-  ASSIGN_OR_RETURN(JoinedEnd end, Join(context, details.id(), address, options));
-  return end.exit_code;
-}
-
-int Attach(Context& context, const Arguments& arguments) {
-  const std::string& name = arguments.positional()[0];
-  absl::StatusOr<int> exit_code = AttachTo(context, arguments, name);
-  if (exit_code.ok()) return *exit_code;
-  return context.Fail(absl::StrCat("cannot attach to \"", name, "\""), exit_code.status());
-}
-
-absl::StatusOr<int> ExecIn(Context& context, const Arguments& arguments) {
-  const std::vector<std::string>& words = arguments.positional();
-  engine::v1::ExecRequest request;
-  engine::v1::ExecResponse response;
-  request.set_container(words[0]);
-  for (size_t i = 1; i < words.size(); ++i) request.add_command(words[i]);
-  ASSIGN_OR_RETURN(std::vector<std::string> variables,
-                   BuildEnvironment(arguments, [&](const std::string& name) {
-                     return context.Environment(name);
-                   }));
-  for (std::string& variable : variables) request.add_env(std::move(variable));
-  request.set_user(arguments.Text("user"));
-  request.set_working_dir(arguments.Text("workdir"));
-  request.set_privileged(arguments.Is("privileged"));
-  request.set_tty(arguments.Is("tty"));
-  request.set_open_stdin(arguments.Is("interactive"));
-  request.set_detach(arguments.Is("detach"));
-  SessionOptions options;
-  options.tty = request.tty();
-  options.want_stdin = request.open_stdin();
-  options.flow_control = true;
-  options.close_stdin_at_end = options.want_stdin;
-  ASSIGN_OR_RETURN(options.detach_keys, DetachKeys(context, arguments));
-  if (!request.detach()) RETURN_IF_ERROR(CheckTerminal(context, options.tty, options.want_stdin));
-  if (request.tty()) {
-    const Size window = CallerWindow(context);
-    request.set_tty_rows(window.rows);
-    request.set_tty_columns(window.columns);
-  }
-  RETURN_IF_ERROR(context.suite().Call("engine", kExec, request, &response, kSlowCall));
-  if (request.detach()) return kExitOk;
-  ASSIGN_OR_RETURN(SessionResult result, RunSession(context, response.attach(), options));
-  if (result.kind != SessionResult::Kind::kLost) return result.exit_code;
-  engine::v1::WaitExecRequest wait;
-  engine::v1::WaitExecResponse ended;
-  wait.set_container(words[0]);
-  wait.set_exec_id(response.exec_id());
-  RETURN_IF_ERROR(
-      context.suite().Call("engine", kWaitExec, wait, &ended, absl::InfiniteDuration()));
-  return ended.exit_code();
-}
-
-int Exec(Context& context, const Arguments& arguments) {
-  absl::StatusOr<int> exit_code = ExecIn(context, arguments);
-  if (exit_code.ok()) return *exit_code;
-  context.Fail(absl::StrCat("cannot exec in \"", arguments.positional()[0], "\""),
-               exit_code.status());
-  const int code = StartFailureCode(exit_code.status());
-  return code == kExitRunFailed ? kExitFailed : code;
-}
-
-constexpr FlagSpec kStartFlags[] = {
-    {"attach", 'a', FlagKind::kSwitch, "", "Attach to the output, and forward signals"},
-    {"detach-keys", 0, FlagKind::kText, "string", "Keys that leave the container running"},
-    {"interactive", 'i', FlagKind::kSwitch, "", "Attach to the container's stdin"},
-    {"sig-proxy", 0, FlagKind::kSwitch, "", "Hand received signals to the program (default true)"},
-};
-constexpr FlagSpec kAttachFlags[] = {
-    {"detach-keys", 0, FlagKind::kText, "string", "Keys that leave the container running"},
-    {"no-stdin", 0, FlagKind::kSwitch, "", "Do not attach to stdin"},
-    {"sig-proxy", 0, FlagKind::kSwitch, "", "Hand received signals to the program (default true)"},
-};
-constexpr FlagSpec kExecFlags[] = {
-    {"detach", 'd', FlagKind::kSwitch, "", "Run in the background"},
-    {"detach-keys", 0, FlagKind::kText, "string", "Keys that leave the program running"},
-    {"env", 'e', FlagKind::kList, "list", "Set environment variables"},
-    {"env-file", 0, FlagKind::kList, "list", "Read environment variables from a file"},
-    {"interactive", 'i', FlagKind::kSwitch, "", "Keep stdin open"},
-    {"privileged", 0, FlagKind::kSwitch, "", "Give extended privileges to the program"},
-    {"tty", 't', FlagKind::kSwitch, "", "Allocate a pseudo terminal"},
-    {"user", 'u', FlagKind::kText, "string", "User, name or id (user[:group])"},
-    {"workdir", 'w', FlagKind::kText, "string", "Working directory of the program"},
-};
-
 }  // namespace
 
 absl::Span<const CommandSpec> RunCommands() {
@@ -499,15 +243,6 @@ absl::Span<const CommandSpec> RunCommands() {
        Run},
       {"create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", CreateFlags(), 1,
        -1, true, "gantryctl create --name job busybox echo hello", Create},
-      {"start", "[OPTIONS] CONTAINER [CONTAINER...]", "Start stopped containers", kStartFlags, 1,
-       -1, false, "gantryctl start -a job", Start},
-      {"attach", "[OPTIONS] CONTAINER", "Join the streams of a running container", kAttachFlags, 1,
-       1, false, "gantryctl attach web", Attach},
-      {"exec", "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container",
-       kExecFlags, 2, -1, true,
-       "gantryctl exec -it web sh\n"
-       "gantryctl exec -u 1000 web id",
-       Exec},
   };
   return kCommands;
 }

@@ -211,6 +211,26 @@ absl::Status CheckResources(const v1::ContainerConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckBlockDevices(const v1::Resources& resources) {
+  for (const v1::BlockDeviceValue& device : resources.blkio_weight_devices()) {
+    if (device.value() < 10 || device.value() > 1000) {
+      return absl::InvalidArgumentError("range of blkio weight is from 10 to 1000");
+    }
+  }
+  for (const auto* list :
+       {&resources.blkio_weight_devices(), &resources.blkio_read_bps(),
+        &resources.blkio_write_bps(), &resources.blkio_read_iops(),
+        &resources.blkio_write_iops()}) {
+    for (const v1::BlockDeviceValue& device : *list) {
+      RETURN_IF_ERROR(CheckAbsolute("block device", device.path()));
+      if (device.value() == 0) {
+        return Invalid("block device limit", device.path(), "the limit must be above zero");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckNamespaces(const v1::ContainerConfig& config) {
   struct Mode {
     const char* field;
@@ -294,6 +314,7 @@ absl::Status CheckConfig(const v1::ContainerConfig& config) {
   RETURN_IF_ERROR(CheckNetwork(config));
   RETURN_IF_ERROR(CheckMounts(config));
   RETURN_IF_ERROR(CheckResources(config));
+  RETURN_IF_ERROR(CheckBlockDevices(config.resources()));
   RETURN_IF_ERROR(CheckNamespaces(config));
   RETURN_IF_ERROR(CheckLog(config));
   if (!config.storage_options().empty()) {

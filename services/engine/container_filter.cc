@@ -18,7 +18,8 @@ namespace {
 const std::set<std::string>& KnownKeys() {
   static const auto* const keys =
       new std::set<std::string>{"id",     "name",  "label",  "exited",  "status",  "ancestor",
-                                "before", "since", "volume", "network", "publish", "expose"};
+                                "before", "since", "volume", "network", "publish", "expose",
+                                "health"};
   return *keys;
 }
 
@@ -92,6 +93,12 @@ absl::StatusOr<ContainerFilter> ContainerFilter::Parse(const std::vector<std::st
       return absl::InvalidArgumentError(
           absl::StrCat("invalid filter '", text, "': a status is ", absl::StrJoin(*states, ", ")));
     }
+    // No container has a health check yet, so none is anything but "none".
+    if (key == "health" && value != "none" && value != "starting" && value != "healthy" &&
+        value != "unhealthy") {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "invalid filter '", text, "': health is healthy, none, starting or unhealthy"));
+    }
     if (key == "name" && !RE2(value, RE2::Quiet).ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat("invalid filter '", text, "': not a regular expression"));
@@ -155,12 +162,17 @@ bool ContainerFilter::MatchesKey(const std::string& key, const std::string& valu
     });
   }
   if (key == "network") return summary.network() == value;
+  if (key == "health") return value == "none";
   if (key == "publish") {
     return std::any_of(summary.ports().begin(), summary.ports().end(),
                        [&](const v1::PortBinding& port) {
                          return port.host_port() != 0 &&
-                                PortMatches(value, port.container_port(), port.protocol());
+                                PortMatches(value, port.host_port(), port.protocol());
                        });
+  }
+  // expose: what is published is exposed too.
+  for (const v1::PortBinding& port : config.ports()) {
+    if (PortMatches(value, port.container_port(), port.protocol())) return true;
   }
   return std::any_of(config.expose().begin(), config.expose().end(), [&](const std::string& text) {
     const std::pair<absl::string_view, absl::string_view> parts =

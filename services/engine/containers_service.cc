@@ -106,6 +106,7 @@ grpc::Status ContainersService::GetArchive(grpc::ServerContext*,
   absl::StatusOr<Engine::FileRoot> files =
       engine_.OpenFiles(request->container(), request->path(), false);
   if (!files.ok()) return rpc::ToGrpcStatus(files.status());
+  if (!request->stat_only()) engine_.TellCopy(request->container(), request->path(), false);
   return rpc::ToGrpcStatus(SendArchive(files->root, files->path, *request,
                                        [&](const v1::ArchiveChunk& chunk) -> absl::Status {
                                          if (writer->Write(chunk)) return absl::OkStatus();
@@ -123,6 +124,7 @@ grpc::Status ContainersService::PutArchive(grpc::ServerContext*,
   absl::StatusOr<Engine::FileRoot> files =
       engine_.OpenFiles(request.container(), request.path(), true);
   if (!files.ok()) return rpc::ToGrpcStatus(files.status());
+  engine_.TellCopy(request.container(), request.path(), true);
   bool first = true;
   v1::PutArchiveRequest piece;
   return rpc::ToGrpcStatus(ReceiveArchive(files->root, files->path, request.copy_ownership(),
@@ -222,9 +224,7 @@ grpc::ServerWriteReactor<v1::LogEntry>* ContainersService::Logs(grpc::CallbackSe
 
 grpc::Status VolumesService::Create(grpc::ServerContext*, const v1::CreateVolumeRequest* request,
                                     v1::Volume* response) {
-  return Answer(engine_.volumes().Create(request->name(),
-                                         {request->labels().begin(), request->labels().end()}),
-                response);
+  return Answer(engine_.CreateVolume(*request), response);
 }
 
 grpc::Status VolumesService::List(grpc::ServerContext*, const v1::ListVolumesRequest*,
@@ -244,6 +244,11 @@ grpc::Status VolumesService::Remove(grpc::ServerContext*, const v1::RemoveVolume
   // Forced: what is not there need not be removed.
   if (absl::IsNotFound(removed) && request->force()) return grpc::Status::OK;
   return rpc::ToGrpcStatus(removed);
+}
+
+grpc::Status ImagesService::Remove(grpc::ServerContext*, const v1::RemoveImageRequest* request,
+                                   v1::RemoveImageResponse* response) {
+  return Answer(engine_.RemoveImage(*request), response);
 }
 
 grpc::Status SystemService::Info(grpc::ServerContext*, const v1::SystemInfoRequest*,

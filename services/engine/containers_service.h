@@ -95,6 +95,18 @@ class VolumesService final : public v1::Volumes::Service {
   Engine& engine_;
 };
 
+// gantry.engine.v1.Images. Thread-safe.
+class ImagesService final : public v1::Images::Service {
+ public:
+  explicit ImagesService(Engine& engine) : engine_(engine) {}
+
+  grpc::Status Remove(grpc::ServerContext* context, const v1::RemoveImageRequest* request,
+                      v1::RemoveImageResponse* response) override;
+
+ private:
+  Engine& engine_;
+};
+
 // gantry.engine.v1.System. Thread-safe.
 class SystemService final : public v1::System::Service {
  public:

@@ -4,6 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "lib/base/status.h"
+#include "lib/sys/file.h"
+#include "services/engine/shared_memory.h"
 
 namespace gantry::engine {
 
@@ -62,7 +65,8 @@ Engine::Engine(EngineOptions options, MetadataClient& metadata, ImageClient& ima
       tasks_(tasks),
       network_(network),
       metrics_(metrics),
-      volumes_(metadata, absl::StrCat(options_.state_directory, "/volumes")) {}
+      volumes_(metadata, absl::StrCat(options_.state_directory, "/volumes")),
+      events_(metadata, executor_, options_.namespace_name) {}
 
 Engine::~Engine() { Stop(); }
 
@@ -76,6 +80,7 @@ void Engine::Stop() {
   metadata_.StopWatching();
   tasks_.CancelWaits();
   executor_.Stop();
+  events_.Flush();
 }
 
 std::string Engine::StateDirectory(const std::string& id) const {
@@ -84,6 +89,11 @@ std::string Engine::StateDirectory(const std::string& id) const {
 
 std::string Engine::RuntimeDirectory(const std::string& id) const {
   return ContainerDirectory(options_.runtime_directory, id);
+}
+
+absl::Status Engine::RemoveRuntimeDirectory(const std::string& id) {
+  RETURN_IF_ERROR(UnmountSharedMemory(SharedMemoryDirectory(places_, id)));
+  return sys::RemoveTree(RuntimeDirectory(id));
 }
 
 std::string Engine::RunFilePath(const std::string& id) const {

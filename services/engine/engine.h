@@ -23,6 +23,7 @@
 #include "lib/rpc/audit.h"
 #include "services/engine/container.h"
 #include "services/engine/container_index.h"
+#include "services/engine/event_journal.h"
 #include "services/engine/executor.h"
 #include "services/engine/image_client.h"
 #include "services/engine/metadata_client.h"
@@ -127,6 +128,17 @@ class Engine {
   std::vector<std::string> VolumeUsers(absl::string_view name) const;
   absl::Status RemoveVolume(const std::string& name);
 
+  absl::StatusOr<v1::Volume> CreateVolume(const v1::CreateVolumeRequest& request);
+
+  // --- Images ---
+
+  absl::StatusOr<v1::RemoveImageResponse> RemoveImage(const v1::RemoveImageRequest& request);
+
+  // --- Events ---
+
+  // Files of a container were copied in or out.
+  void TellCopy(absl::string_view reference, absl::string_view path, bool into);
+
   // Compares records, tasks, directories, mounts and endpoints.
   absl::Status Audit(rpc::AuditReport& report);
 
@@ -144,7 +156,23 @@ class Engine {
     std::vector<std::string> anonymous;
     std::vector<VolumeStore::Hold> holds;  // Until the container is in the index.
   };
+  struct ImageUsers {
+    ContainerPtr running, stopped;  // One of each, if there is one.
+  };
   class StopOperation;
+
+  // engine_events.cc. `details` go beside name, image and labels.
+  void Tell(const Container& container, absl::string_view action,
+            std::vector<std::pair<std::string, std::string>> details = {});
+  void TellAt(const Container& container, absl::string_view action,
+              std::vector<std::pair<std::string, std::string>> details, absl::Time at);
+  void TellKill(const Container& container, int signal);
+  // Volumes and network of a container that starts, or has ended.
+  void TellResources(const Container& container, bool joined);
+  void TellVolume(const std::string& name, absl::string_view action);
+
+  // engine_images.cc
+  ImageUsers UsersOfImage(const std::string& image_id) const;
 
   // engine_create.cc
   absl::StatusOr<MountPlan> PlanMounts(const v1::ContainerConfig& config);
@@ -217,9 +245,12 @@ class Engine {
   // engine_look.cc
   v1::ContainerSummary Summarize(const Container& container) const;
   absl::StatusOr<ContainerPtr> FindRunning(absl::string_view reference, absl::string_view verb);
+  absl::StatusOr<v1::AttachAddress> StreamsOf(const ContainerPtr& container);
 
   std::string StateDirectory(const std::string& id) const;
   std::string RuntimeDirectory(const std::string& id) const;
+  // With what is mounted there.
+  absl::Status RemoveRuntimeDirectory(const std::string& id);
   std::string RunFilePath(const std::string& id) const;
   void CountAction(absl::string_view action, absl::Time began);
   void UpdateGauges();
@@ -234,6 +265,7 @@ class Engine {
   ContainerIndex index_;
   VolumeStore volumes_;
   Executor executor_;
+  EventJournal events_;
   std::atomic<bool> stopping_{false};
 
   mutable absl::Mutex mutex_;

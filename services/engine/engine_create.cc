@@ -12,6 +12,7 @@
 #include "lib/base/identifier.h"
 #include "lib/base/status.h"
 #include "lib/log/log.h"
+#include "lib/oci/image_manifest.h"
 #include "lib/oci/spec.h"
 #include "lib/sys/file.h"
 #include "services/engine/container_config.h"
@@ -30,6 +31,19 @@ std::string UserKey(const v1::ContainerDefinition& definition) {
 
 std::vector<std::string> GroupAdd(const v1::ContainerConfig& config) {
   return {config.group_add().begin(), config.group_add().end()};
+}
+
+// An image that is there and not of the wanted platform is as good as missing: the same words as for
+// a missing one make the caller pull.
+absl::Status CheckPlatform(const v1::ContainerConfig& config, const image::v1::ImageDetails& image) {
+  if (config.platform().empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(oci::Platform wanted, oci::ParsePlatform(config.platform()));
+  const oci::Platform built = {
+      .os = image.os(), .architecture = image.architecture(), .variant = image.variant()};
+  if (oci::MatchPlatform(built, wanted) > 0) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("Unable to find image '", config.image(),
+                                          "' locally for platform ", wanted.str(),
+                                          ": what is here is for ", built.str()));
 }
 
 }  // namespace
@@ -91,6 +105,18 @@ absl::Status Engine::ResolveReferences(v1::ContainerConfig& config) {
     const absl::string_view name = SharedContainer(*mode);
     if (name.empty()) continue;
     ASSIGN_OR_RETURN(ContainerPtr other, index_.Find(name));
+    if (mode == config.mutable_ipc_mode() && other->config().ipc_mode() != "shareable" &&
+        other->config().ipc_mode() != "host") {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "can't join IPC of container ", other->id(),
+          ": non-shareable IPC; make that container with --ipc shareable (hint: use IpcMode:shareable "
+          "for the donor container)"));
+    }
+    // Who shares a network shares its names.
+    if (mode == config.mutable_network() && config.uts_mode() != "host") {
+      config.set_hostname(HostnameOf(other->definition()));
+      config.set_domainname(other->config().domainname());
+    }
     *mode = absl::StrCat("container:", other->id());
   }
   return absl::OkStatus();
@@ -199,6 +225,7 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::Create(
   do {
     if (std::exchange(stale, false)) images_.Forget(request.config().image());
     ASSIGN_OR_RETURN(const ImageClient::Resolved image, images_.Resolve(request.config().image()));
+    RETURN_IF_ERROR(CheckPlatform(request.config(), image.details));
     timer.Step("resolve");
     created = CreateFrom(request, image, timer, &stale);
   } while (stale);
@@ -291,6 +318,7 @@ absl::StatusOr<v1::CreateContainerResponse> Engine::CreateFrom(
   response.set_id(id);
   response.set_name(name);
   for (std::string& warning : warnings) response.add_warnings(std::move(warning));
+  Tell(*container, "create");
   UpdateGauges();
   if (!request.start()) return response;
   CountAction("create", began);

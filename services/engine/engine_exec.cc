@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "lib/base/failpoint.h"
 #include "lib/base/identifier.h"
@@ -32,6 +33,12 @@ absl::StatusOr<ContainerPtr> Engine::FindRunning(absl::string_view reference,
 
 absl::StatusOr<v1::AttachAddress> Engine::Attach(absl::string_view reference) {
   ASSIGN_OR_RETURN(ContainerPtr container, FindRunning(reference, "attach to"));
+  ASSIGN_OR_RETURN(v1::AttachAddress address, StreamsOf(container));
+  Tell(*container, "attach");
+  return address;
+}
+
+absl::StatusOr<v1::AttachAddress> Engine::StreamsOf(const ContainerPtr& container) {
   if (container->run().shim_socket.empty()) {
     ASSIGN_OR_RETURN(TaskStatus status, tasks_.Get(container->id()));
     container->SetShimSocket(status.shim_socket);
@@ -82,6 +89,8 @@ absl::StatusOr<v1::ExecResponse> Engine::Exec(const v1::ExecRequest& request) {
   }
   RETURN_IF_ERROR(FAILPOINT("engine.exec.before_add"));
   container->execs().Add(exec_id);
+  const std::string command = absl::StrJoin(request.command(), " ");
+  Tell(*container, absl::StrCat("exec_create: ", command), {{"execID", exec_id}});
   absl::StatusOr<int64_t> started = tasks_.Exec(id, exec_id, oci::WriteProcess(process), stdio);
   if (started.ok()) {
     if (absl::Status stepped = FAILPOINT("engine.exec.after_start"); !stepped.ok()) {
@@ -101,9 +110,12 @@ absl::StatusOr<v1::ExecResponse> Engine::Exec(const v1::ExecRequest& request) {
     return absl::FailedPreconditionError(
         absl::StrCat("exec in container '", container->name(), "': ", status.message()));
   }
+  Tell(*container, absl::StrCat("exec_start: ", command), {{"execID", exec_id}});
   tasks_.Wait(id, exec_id, [this, container, exec_id](absl::StatusOr<TaskExit> exit) {
     if (absl::IsCancelled(exit.status())) return;
-    container->execs().End(exec_id, exit.ok() ? exit->code : 137);
+    const int32_t code = exit.ok() ? exit->code : 137;
+    Tell(*container, "exec_die", {{"execID", exec_id}, {"exitCode", absl::StrCat(code)}});
+    container->execs().End(exec_id, code);
     // Not on this thread, which is gRPC's.
     executor_.Run([this, container, exec_id] {
       const absl::Status forgotten = tasks_.DeleteProcess(container->id(), exec_id);
@@ -117,7 +129,7 @@ absl::StatusOr<v1::ExecResponse> Engine::Exec(const v1::ExecRequest& request) {
   v1::ExecResponse response;
   response.set_exec_id(exec_id);
   response.set_pid(*started);
-  absl::StatusOr<v1::AttachAddress> address = Attach(id);
+  absl::StatusOr<v1::AttachAddress> address = StreamsOf(container);
   if (address.ok()) {
     *response.mutable_attach() = *std::move(address);
     response.mutable_attach()->set_exec_id(exec_id);
@@ -137,7 +149,13 @@ absl::Status Engine::Resize(const v1::ResizeRequest& request) {
   if (!request.exec_id().empty()) {
     RETURN_IF_ERROR(container->execs().CheckKnown(request.exec_id()));
   }
-  return tasks_.Resize(container->id(), request.exec_id(), request.rows(), request.columns());
+  RETURN_IF_ERROR(
+      tasks_.Resize(container->id(), request.exec_id(), request.rows(), request.columns()));
+  if (request.exec_id().empty()) {
+    Tell(*container, "resize",
+         {{"height", absl::StrCat(request.rows())}, {"width", absl::StrCat(request.columns())}});
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace gantry::engine

@@ -81,6 +81,7 @@ void Engine::HandleExit(const ContainerPtr& container, uint64_t number, const Ta
                                 {"oom", container->last_run().oom_killed()},
                                 {"restarts", again},
                                 {"trouble", trouble}});
+  TellAt(*container, "die", {{"exitCode", absl::StrCat(exit.code)}}, exit.exited_at);
   UpdateGauges();
   Settle(container, *operation, 0, timer);
 }
@@ -104,8 +105,9 @@ absl::Status Engine::FinishRun(const ContainerPtr& container, StepTimer& timer) 
   timer.Step("task_delete");
   RETURN_IF_ERROR(FAILPOINT("engine.exit.after_task_delete"));
   RETURN_IF_ERROR(network_.Release(id));
+  TellResources(*container, false);
   // Of one that goes now, the removal takes all files.
-  if (!goes) RETURN_IF_ERROR(sys::RemoveTree(RuntimeDirectory(id)));
+  if (!goes) RETURN_IF_ERROR(RemoveRuntimeDirectory(id));
   timer.Step("network_release");
   container->SetNeedsCleanup(false);
   return absl::OkStatus();
@@ -240,7 +242,9 @@ class Engine::StopOperation : public std::enable_shared_from_this<StopOperation>
     auto self = shared_from_this();
     // First the signal, then the wait, which answers at once when there is nothing to wait for.
     if (IsLive(container_->state())) {
+      was_live_ = true;
       const absl::Status killed = engine_.tasks_.Kill(container_->id(), "", signal_);
+      if (killed.ok()) engine_.TellKill(*container_, signal_);
       if (!killed.ok() && !absl::IsNotFound(killed)) {
         log::Warning("a stop signal was not sent",
                      {{"container", container_->id()}, {"error", killed}});
@@ -276,6 +280,7 @@ class Engine::StopOperation : public std::enable_shared_from_this<StopOperation>
       return;
     }
     const absl::Status killed = engine_.tasks_.Kill(container_->id(), "", SIGKILL, true);
+    if (killed.ok()) engine_.TellKill(*container_, SIGKILL);
     if (!killed.ok() && !absl::IsNotFound(killed)) {
       log::Warning("a container was not killed",
                    {{"container", container_->id()}, {"error", killed}});
@@ -296,6 +301,7 @@ class Engine::StopOperation : public std::enable_shared_from_this<StopOperation>
       timer = timer_;
     }
     if (timer != 0) engine_.executor_.Cancel(timer);
+    if (done != nullptr && status.ok() && was_live_) engine_.Tell(*container_, "stop");
     if (done != nullptr) done(status);
   }
 
@@ -304,6 +310,7 @@ class Engine::StopOperation : public std::enable_shared_from_this<StopOperation>
   const int signal_;
   const absl::Duration timeout_;
   absl::Mutex mutex_;
+  std::atomic<bool> was_live_{false};
   StatusCallback done_ ABSL_GUARDED_BY(mutex_);
   bool killed_ ABSL_GUARDED_BY(mutex_) = false;
   Executor::Timer timer_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -356,6 +363,7 @@ void Engine::Restart(const v1::RestartContainerRequest& request, StatusCallback 
     executor_.Run([this, container, start, done] {
       const absl::Status started = Start(start).status();
       container->SetKept(false);
+      if (started.ok()) Tell(*container, "restart");
       if (!started.ok()) SettleLater(container, absl::ZeroDuration(), 0);
       done(started);
     });
@@ -375,6 +383,7 @@ absl::Status Engine::Kill(const v1::KillContainerRequest& request) {
   if (absl::IsNotFound(killed)) {
     killed = WrongState("kill", container->name(), State::kExited);
   }
+  if (killed.ok()) TellKill(*container, signal);
   // The frozen die when they thaw.
   if (killed.ok() && signal == SIGKILL && container->state() == State::kPaused) {
     killed = Unpause(container->id());

@@ -10,6 +10,7 @@
 #include "lib/base/status.h"
 #include "lib/log/log.h"
 #include "lib/sys/file.h"
+#include "lib/sys/mount.h"
 #include "lib/sys/process.h"
 #include "services/engine/engine.h"
 #include "services/engine/snapshot_root.h"
@@ -69,6 +70,7 @@ absl::Status Engine::Recover() {
     ContainerPtr container = index_.FindById(id);
     if (container == nullptr) return;
     container->SetOomKilled();
+    Tell(*container, "oom");
     // The end may have been quicker than this message.
     if (!IsLive(container->state())) RecordSoon(container);
   });
@@ -197,7 +199,9 @@ absl::Status Engine::SweepDirectories() {
     ASSIGN_OR_RETURN(std::vector<std::string> names, sys::ListDirectory(base));
     for (const std::string& name : names) {
       if (index_.FindById(name) != nullptr) continue;
-      RETURN_IF_ERROR(sys::RemoveTree(absl::StrCat(base, "/", name)));
+      const std::string directory = absl::StrCat(base, "/", name);
+      RETURN_IF_ERROR(sys::UnmountTree(directory));  // Shared memory of a run.
+      RETURN_IF_ERROR(sys::RemoveTree(directory));
     }
   }
   return absl::OkStatus();

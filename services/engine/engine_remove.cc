@@ -55,6 +55,7 @@ absl::Status Engine::Remove(const v1::RemoveContainerRequest& request) {
     operation->End();
     container->SetStoppedByUser();
     const absl::Status killed = tasks_.Kill(container->id(), "", SIGKILL, true);
+    if (killed.ok()) TellKill(*container, SIGKILL);
     if (!killed.ok() && !absl::IsNotFound(killed)) return killed;
     if (container->state() == State::kPaused) (void)Unpause(container->id());
     auto ended = std::make_shared<absl::Notification>();
@@ -125,6 +126,8 @@ absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes
   // To be killed at; an error changes nothing here.
   FAILPOINT("engine.remove.after_record").IgnoreError();
   for (const std::string& name : volumes) DeleteVolumeFiles(name);
+  Tell(*container, "destroy");
+  for (const std::string& name : volumes) TellVolume(name, "destroy");
   container->MarkRemoved(timer.steps());
   // Nobody has to wait for these: ids do not come again.
   executor_.Run([this, id] {
@@ -135,8 +138,7 @@ absl::Status Engine::RemoveHeld(const ContainerPtr& container, bool with_volumes
 
 absl::Status Engine::SweepFiles(const std::string& id) {
   RETURN_IF_ERROR(FAILPOINT("engine.remove.before_sweep"));
-  RETURN_IF_ERROR(
-      FirstError(sys::RemoveTree(StateDirectory(id)), sys::RemoveTree(RuntimeDirectory(id))));
+  RETURN_IF_ERROR(FirstError(sys::RemoveTree(StateDirectory(id)), RemoveRuntimeDirectory(id)));
   absl::MutexLock lock(&mutex_);
   sweeping_.erase(id);
   return absl::OkStatus();
@@ -152,6 +154,7 @@ absl::Status Engine::Pause(absl::string_view reference) {
   RETURN_IF_ERROR(tasks_.Pause(container->id()));
   RETURN_IF_ERROR(container->MarkPaused());
   CountAction("pause", began);
+  Tell(*container, "pause");
   UpdateGauges();
   return absl::OkStatus();
 }
@@ -166,6 +169,7 @@ absl::Status Engine::Unpause(absl::string_view reference) {
   RETURN_IF_ERROR(tasks_.Resume(container->id()));
   RETURN_IF_ERROR(container->MarkUnpaused());
   CountAction("unpause", began);
+  Tell(*container, "unpause");
   UpdateGauges();
   return absl::OkStatus();
 }
@@ -207,6 +211,7 @@ absl::Status Engine::Rename(absl::string_view reference, const std::string& new_
     return committed;
   }
   container->SetName(new_name);
+  Tell(*container, "rename", {{"oldName", old_name}});
   index_.ReleaseName(old_name, container->id());
   return absl::OkStatus();
 }
@@ -231,7 +236,16 @@ absl::Status Engine::RemoveVolume(const std::string& name) {
         absl::StrCat("remove ", name, ": volume is in use - [", absl::StrJoin(users, ", "), "]"));
   }));
   DeleteVolumeFiles(name);
+  TellVolume(name, "destroy");
   return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Volume> Engine::CreateVolume(const v1::CreateVolumeRequest& request) {
+  const bool there = !request.name().empty() && volumes_.Inspect(request.name()).ok();
+  ASSIGN_OR_RETURN(v1::Volume volume, volumes_.Create(request.name(), {request.labels().begin(),
+                                                                       request.labels().end()}));
+  if (!there) TellVolume(volume.name(), "create");
+  return volume;
 }
 
 // Of a volume whose record is gone.

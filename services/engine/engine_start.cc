@@ -23,6 +23,7 @@
 #include "services/engine/container_config.h"
 #include "services/engine/engine.h"
 #include "services/engine/network/hosts_files.h"
+#include "services/engine/shared_memory.h"
 #include "services/engine/snapshot_root.h"
 #include "services/engine/volatile_root.h"
 
@@ -152,7 +153,12 @@ absl::Status Engine::StartRun(const ContainerPtr& container, StartOptions option
         .Observe(static_cast<double>(step.microseconds()) / 1e6);
   }
   UpdateGauges();
-  if (started.ok()) return started;
+  if (started.ok()) {
+    if (options.attach) Tell(*container, "attach");
+    TellResources(*container, true);
+    Tell(*container, "start");
+    return started;
+  }
   container->MarkStartFailed(StartFailureCode(started.message()), std::string(started.message()));
   RecordSoon(container);
   return started;
@@ -240,7 +246,7 @@ void Engine::UndoStart(Container& container, bool task_made) {
     }
   }
   undone = FirstError(undone, network_.Release(id));
-  undone = FirstError(undone, sys::RemoveTree(RuntimeDirectory(id)));
+  undone = FirstError(undone, RemoveRuntimeDirectory(id));
   if (undone.ok()) return;
   // The next start or the removal tries again.
   container.SetNeedsCleanup(true);
@@ -318,8 +324,15 @@ absl::Status Engine::LinkNamespaces(const Container& container, const Run& run) 
     }
     RETURN_IF_ERROR(PlaceLink(absl::StrCat("/proc/", other->run().pid, "/ns/", kind),
                               NamespaceLink(places_, container.id(), kind)));
+    if (absl::string_view(kind) != "ipc") continue;
+    RETURN_IF_ERROR(PlaceLink(other->config().ipc_mode() == "host"
+                                  ? "/dev/shm"
+                                  : SharedMemoryDirectory(places_, other->id()),
+                              NamespaceLink(places_, container.id(), "shm")));
   }
-  return absl::OkStatus();
+  if (container.config().ipc_mode() != "shareable") return absl::OkStatus();
+  return MountSharedMemory(SharedMemoryDirectory(places_, container.id()),
+                           SharedMemoryBytes(container.config()));
 }
 
 absl::Status Engine::WriteHostFiles(const Container& container, const Run& run) {

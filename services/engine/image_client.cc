@@ -29,18 +29,22 @@ std::string WithTag(const std::string& reference) {
 ImageClient::ImageClient(const std::shared_ptr<grpc::Channel>& channel, std::string namespace_name)
     : namespace_(std::move(namespace_name)), images_(image::v1::Images::NewStub(channel)) {}
 
-absl::StatusOr<image::v1::ImageDetails> ImageClient::Inspect(const std::string& reference) {
+absl::StatusOr<image::v1::ImageDetails> ImageClient::Find(const std::string& reference) {
   image::v1::InspectImageRequest request;
   request.set_reference(reference);
   image::v1::ImageDetails details;
-  const absl::Status status = CallTwice(
+  RETURN_IF_ERROR(CallTwice(
       "image", rpc::kShortCall, namespace_,
-      [&](grpc::ClientContext& context) { return images_->Inspect(&context, request, &details); });
-  if (absl::IsNotFound(status)) {
+      [&](grpc::ClientContext& context) { return images_->Inspect(&context, request, &details); }));
+  return details;
+}
+
+absl::StatusOr<image::v1::ImageDetails> ImageClient::Inspect(const std::string& reference) {
+  absl::StatusOr<image::v1::ImageDetails> details = Find(reference);
+  if (absl::IsNotFound(details.status())) {
     return absl::NotFoundError(
         absl::StrCat("Unable to find image '", WithTag(reference), "' locally"));
   }
-  RETURN_IF_ERROR(status);
   return details;
 }
 
@@ -71,6 +75,16 @@ absl::StatusOr<ImageClient::Resolved> ImageClient::Resolve(const std::string& re
 void ImageClient::Forget(const std::string& reference) {
   absl::MutexLock lock(&mutex_);
   resolved_.erase(reference);
+}
+
+absl::StatusOr<image::v1::RemoveImageResponse> ImageClient::Remove(
+    const image::v1::RemoveImageRequest& request) {
+  image::v1::RemoveImageResponse response;
+  RETURN_IF_ERROR(
+      CallOnce("image", rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
+        return images_->Remove(&context, request, &response);
+      }));
+  return response;
 }
 
 absl::StatusOr<uint32_t> ImageClient::Count() {

@@ -35,7 +35,14 @@ class ImageClient {
   absl::StatusOr<Resolved> Resolve(const std::string& reference);
   void Forget(const std::string& reference);
 
+  // The image service's own words. Errors: NotFound "No such image: X"; FailedPrecondition.
+  absl::StatusOr<image::v1::ImageDetails> Find(const std::string& reference);
+
   absl::StatusOr<uint32_t> Count();
+
+  // Not repeated: a second try would say that it is not there.
+  absl::StatusOr<image::v1::RemoveImageResponse> Remove(
+      const image::v1::RemoveImageRequest& request);
 
  private:
   const std::string namespace_;

@@ -107,9 +107,11 @@ absl::Status Serve(rpc::Daemon& daemon) {
   ContainersService containers(engine, *watcher);
   VolumesService volumes(engine);
   SystemService system(engine);
+  ImagesService engine_images(engine);
   daemon.AddService(&containers);
   daemon.AddService(&volumes);
   daemon.AddService(&system);
+  daemon.AddService(&engine_images);
   daemon.AddAuditor([&engine](rpc::AuditReport& report) { return engine.Audit(report); });
   daemon.OnStop([&engine] { engine.BeginStop(); });
   const absl::Status served = daemon.Serve();

@@ -108,6 +108,7 @@ MetadataClient::MetadataClient(const std::shared_ptr<grpc::Channel>& channel,
     : namespace_(std::move(namespace_name)),
       store_(metadata::v1::Store::NewStub(channel)),
       records_(metadata::v1::Records::NewStub(channel)),
+      journal_(metadata::v1::Journal::NewStub(channel)),
       snapshots_(snapshots::Snapshots::NewStub(channel)),
       containers_(containers::Containers::NewStub(channel)),
       events_(events::Events::NewStub(watch_channel)) {}
@@ -206,6 +207,16 @@ absl::Status MetadataClient::UpdateSpec(const std::string& id, const std::string
   containers::UpdateContainerResponse response;
   return CallTwice(kProcess, rpc::kShortCall, namespace_, [&](grpc::ClientContext& context) {
     return containers_->Update(&context, request, &response);
+  });
+}
+
+absl::Status MetadataClient::AppendEvents(
+    const std::vector<containerd::types::Envelope>& envelopes) {
+  metadata::v1::AppendJournalRequest request;
+  for (const containerd::types::Envelope& envelope : envelopes) *request.add_envelopes() = envelope;
+  metadata::v1::AppendJournalResponse response;
+  return CallTwice(kProcess, rpc::kShortCall, namespace_, [&](grpc::ClientContext& context) {
+    return journal_->Append(&context, request, &response);
   });
 }
 

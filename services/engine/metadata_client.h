@@ -57,6 +57,9 @@ class MetadataClient {
   // Replaces the OCI configuration of a container: durable.
   absl::Status UpdateSpec(const std::string& id, const std::string& spec_json);
 
+  // Adds events to the journal. Sent twice they are told twice, which is better than not at all.
+  absl::Status AppendEvents(const std::vector<containerd::types::Envelope>& envelopes);
+
   // Ids of all containers of the namespace that carry our label; for audits.
   absl::StatusOr<std::vector<std::string>> ListContainerIds();
 
@@ -73,6 +76,7 @@ class MetadataClient {
   const std::string namespace_;
   std::unique_ptr<metadata::v1::Store::Stub> store_;
   std::unique_ptr<metadata::v1::Records::Stub> records_;
+  std::unique_ptr<metadata::v1::Journal::Stub> journal_;
   std::unique_ptr<containerd::services::snapshots::v1::Snapshots::Stub> snapshots_;
   std::unique_ptr<containerd::services::containers::v1::Containers::Stub> containers_;
   std::unique_ptr<containerd::services::events::v1::Events::Stub> events_;

@@ -26,9 +26,18 @@ struct HostPlaces {
 // Directory of one container below the state or the runtime directory.
 std::string ContainerDirectory(const std::string& base, const std::string& id);
 
-// Where a joined namespace ("netns", "pid", "ipc") is found. The path is in the configuration and
+// Where a joined namespace ("netns", "pid", "ipc") or the shared memory of another container ("shm")
+// is found. The path is in the configuration and
 // never changes; each start points it to the namespace of that start.
 std::string NamespaceLink(const HostPlaces& places, const std::string& id, const std::string& kind);
+
+// The tmpfs, mounted on the host, that a container of the IPC mode "shareable" has as /dev/shm, so
+// that others can join it; and the size of any container's /dev/shm.
+std::string SharedMemoryDirectory(const HostPlaces& places, const std::string& id);
+uint64_t SharedMemoryBytes(const v1::ContainerConfig& config);
+
+// What the container calls itself.
+std::string HostnameOf(const v1::ContainerDefinition& definition);
 
 // `user` is the resolved one. Errors: InvalidArgument — an option that cannot work, named; NotFound
 // — a device of the host is missing; FailedPrecondition — the machine lacks something.

@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "lib/testing/status_matchers.h"
+#include "services/engine/spec_parts.h"
 
 namespace gantry::engine {
 namespace {
@@ -233,6 +234,24 @@ TEST_F(SpecBuilderTest, DevicesOfTheHostAreLookedUp) {
   EXPECT_THAT(Refusal(), Fails(absl::StatusCode::kNotFound, "/dev/no-such-thing"));
   device->set_host_path("/etc/passwd");
   EXPECT_THAT(Refusal(), Fails(absl::StatusCode::kInvalidArgument, "not a device node"));
+}
+
+TEST_F(SpecBuilderTest, ADeviceDirectoryThatVanishesIsLeftOut) {
+  // Unplugged between the listing of its parent and its own.
+  oci::Spec spec = Build();
+
+  EXPECT_OK(AddDevicesBelow("/dev/unplugged", "/dev/unplugged", "rwm", 3, spec));
+  EXPECT_TRUE(spec.linux_.devices.empty());
+}
+
+TEST_F(SpecBuilderTest, BlockDevicesAreLimitedByNumber) {
+  v1::BlockDeviceValue* limit = config_->mutable_resources()->add_blkio_read_bps();
+  limit->set_path("/dev/null");
+  limit->set_value(1 << 20);
+  EXPECT_THAT(Refusal(), Fails(absl::StatusCode::kInvalidArgument, "not a block device"));
+
+  limit->set_path("/dev/no-such-disk");
+  EXPECT_THAT(Refusal(), Fails(absl::StatusCode::kNotFound, "/dev/no-such-disk"));
 }
 
 TEST_F(SpecBuilderTest, InitIsPidOneAndMountedReadOnly) {

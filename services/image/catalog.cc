@@ -309,7 +309,8 @@ absl::Status Catalog::CheckUnused(const std::string& namespace_name,
 }
 
 absl::StatusOr<v1::RemoveImageResponse> Catalog::Remove(const std::string& namespace_name,
-                                                        const std::string& reference, bool force) {
+                                                        const std::string& reference, bool force,
+                                                        bool keep_image) {
   const Caller caller{namespace_name, ""};
   ASSIGN_OR_RETURN(const v1::ImageDetails image, Inspect(namespace_name, reference));
   ASSIGN_OR_RETURN(const std::vector<Record> records, metadata_.ListImages(caller));
@@ -328,7 +329,13 @@ absl::StatusOr<v1::RemoveImageResponse> Catalog::Remove(const std::string& names
         absl::StrCat("conflict: unable to remove the image by id: it has ", image.names_size(),
                      " names; remove them one by one, or use force"));
   }
-  const bool last = doomed.size() == all.size();
+  const bool keep = keep_image && doomed.size() == all.size();
+  if (keep) {
+    // Before the names go: in between, the image must not be garbage.
+    RETURN_IF_ERROR(metadata_.PutImage(caller, image.id(), image.target(), {}));
+    doomed.erase(std::remove(doomed.begin(), doomed.end(), image.id()), doomed.end());
+  }
+  const bool last = !keep && doomed.size() == all.size();
   if (last && !force) RETURN_IF_ERROR(CheckUnused(namespace_name, image));
   v1::RemoveImageResponse response;
   for (size_t i = 0; i < doomed.size(); ++i) {

@@ -36,8 +36,10 @@ class Catalog {
   absl::StatusOr<std::string> Tag(const std::string& namespace_name, const std::string& source,
                                   const std::string& target);
 
+  // As RemoveImageRequest says. Errors: NotFound; FailedPrecondition — in use, or of several names.
   absl::StatusOr<v1::RemoveImageResponse> Remove(const std::string& namespace_name,
-                                                 const std::string& reference, bool force);
+                                                 const std::string& reference, bool force,
+                                                 bool keep_image = false);
 
  private:
   using Record = containerd::services::images::v1::Image;

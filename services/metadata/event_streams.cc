@@ -199,6 +199,13 @@ grpc::ServerWriteReactor<v1::JournalEntry>* JournalService::Read(
   return new EventStream<v1::JournalEntry>(journal_, OptionsOf(journal_, *request));
 }
 
+grpc::Status JournalService::Append(grpc::ServerContext*, const v1::AppendJournalRequest* request,
+                                    v1::AppendJournalResponse*) {
+  std::vector<const containerd::types::Envelope*> envelopes;
+  for (const auto& envelope : request->envelopes()) envelopes.push_back(&envelope);
+  return rpc::ToGrpcStatus(journal_.Append(envelopes));
+}
+
 grpc::Status JournalService::Status(grpc::ServerContext*, const v1::JournalStatusRequest*,
                                     v1::JournalStatusResponse* response) {
   absl::StatusOr<Journal::Range> range = journal_.GetRange();

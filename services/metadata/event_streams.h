@@ -32,6 +32,8 @@ class JournalService final : public v1::Journal::WithCallbackMethod_Read<v1::Jou
   explicit JournalService(Journal& journal) : journal_(journal) {}
   grpc::ServerWriteReactor<v1::JournalEntry>* Read(grpc::CallbackServerContext* context,
                                                    const v1::ReadJournalRequest* request) override;
+  grpc::Status Append(grpc::ServerContext* context, const v1::AppendJournalRequest* request,
+                      v1::AppendJournalResponse* response) override;
   grpc::Status Status(grpc::ServerContext* context, const v1::JournalStatusRequest* request,
                       v1::JournalStatusResponse* response) override;
 

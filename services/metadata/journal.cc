@@ -22,6 +22,7 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
 constexpr size_t kMaxEventBytes = 1 << 20;
+constexpr size_t kMaxEventsAtOnce = 1000;
 
 absl::Status CheckTopic(absl::string_view topic) {
   absl::string_view rest = topic;
@@ -31,6 +32,20 @@ absl::Status CheckTopic(absl::string_view topic) {
   }
   for (absl::string_view part : absl::StrSplit(rest, '/')) {
     RETURN_IF_ERROR(CheckIdentifier("component of the topic", part));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckEnvelope(const containerd::types::Envelope& envelope) {
+  RETURN_IF_ERROR(CheckIdentifier("namespace of the event", envelope.namespace_()));
+  RETURN_IF_ERROR(CheckTopic(envelope.topic()));
+  if (!envelope.has_timestamp()) return absl::InvalidArgumentError("an event needs a timestamp");
+  if (envelope.event().type_url().empty()) {
+    return absl::InvalidArgumentError("an event needs a type url");
+  }
+  if (envelope.ByteSizeLong() > kMaxEventBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an event may have at most ", kMaxEventBytes, " bytes"));
   }
   return absl::OkStatus();
 }
@@ -113,21 +128,25 @@ void Journal::Stop() {
 }
 
 absl::Status Journal::Append(const Envelope& envelope) {
-  RETURN_IF_ERROR(CheckIdentifier("namespace of the event", envelope.namespace_()));
-  RETURN_IF_ERROR(CheckTopic(envelope.topic()));
-  if (!envelope.has_timestamp()) return absl::InvalidArgumentError("an event needs a timestamp");
-  if (envelope.event().type_url().empty()) {
-    return absl::InvalidArgumentError("an event needs a type url");
-  }
-  if (envelope.ByteSizeLong() > kMaxEventBytes) {
+  return Append(std::vector<const Envelope*>{&envelope});
+}
+
+absl::Status Journal::Append(const std::vector<const Envelope*>& envelopes) {
+  if (envelopes.size() > kMaxEventsAtOnce) {
     return absl::InvalidArgumentError(
-        absl::StrCat("an event may have at most ", kMaxEventBytes, " bytes"));
+        absl::StrCat("at most ", kMaxEventsAtOnce, " events at once, not ", envelopes.size()));
+  }
+  std::vector<std::string> entries;
+  for (const Envelope* envelope : envelopes) {
+    RETURN_IF_ERROR(CheckEnvelope(*envelope));
+    entries.push_back(envelope->SerializeAsString());
   }
   RETURN_IF_ERROR(FAILPOINT("metadata.journal.before_append"));
-  const std::string bytes = envelope.SerializeAsString();
   // Exits must be journaled on a full disk too; retention bounds what they take.
-  return database_.Write(Database::Purpose::kFree,
-                         [&](Writer& writer) { return writer.Journal(bytes); });
+  return database_.Write(Database::Purpose::kFree, [&](Writer& writer) -> absl::Status {
+    for (const std::string& entry : entries) RETURN_IF_ERROR(writer.Journal(entry));
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<Journal::Range> Journal::GetRange() const {

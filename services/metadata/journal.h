@@ -55,6 +55,8 @@ class Journal {
 
   // Errors: InvalidArgument — no namespace, topic, time or event.
   absl::Status Append(const Envelope& envelope);
+  // Several in one write and in their order: all or none.
+  absl::Status Append(const std::vector<const Envelope*>& envelopes);
 
   // Up to `limit` durable entries after `after`. Errors: OutOfRange — entries after `after` were
   // dropped by retention; names the oldest kept. `after` 0 means from the oldest kept.

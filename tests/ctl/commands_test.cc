@@ -401,14 +401,21 @@ TEST_F(CommandsTest, CopiesBothWays) {
 
 TEST_F(CommandsTest, EventsInDockersWords) {
   EXPECT_EQ(Ctl({"events", "--since", "10m", "--until", "0s"}).out,
-            "2023-11-14T22:13:20.000000000Z container create c1 (image=busybox:latest)\n"
-            "2023-11-14T22:13:21.000000000Z container start c1\n"
-            "2023-11-14T22:13:23.000000000Z container die c1 (exitCode=3)\n");
+            "2023-11-14T22:13:20.000000000Z container create c1 (image=busybox:latest, name=web)\n"
+            "2023-11-14T22:13:21.000000000Z container start c1 (image=busybox:latest, name=web)\n"
+            "2023-11-14T22:13:23.000000000Z container exec_start: sh -c true c1 "
+            "(image=busybox:latest, name=web)\n"
+            "2023-11-14T22:13:24.000000000Z container die c1 "
+            "(exitCode=3, image=busybox:latest, name=web)\n");
   EXPECT_EQ(Ctl({"events", "--since", "10m", "--until", "0s", "--filter", "event=die", "--format",
                  "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.exitCode}}"})
                 .out,
             "die c1 3\n");
   EXPECT_EQ(Ctl({"events", "--until", "0s", "--filter", "container=other"}).out, "");
+  EXPECT_EQ(Ctl({"events", "--until", "0s", "--filter", "container=web", "--filter",
+                 "event=exec_start", "--format", "{{.Status}} {{.ID}} {{.From}} {{.Scope}}"})
+                .out,
+            "exec_start: sh -c true c1 busybox:latest local\n");
   EXPECT_EQ(Ctl({"events", "--until", "0s", "--filter", "colour=red"}).code, 1);
   EXPECT_EQ(Ctl({"events"}).code, 1) << "the journal broke off";
 }

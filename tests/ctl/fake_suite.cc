@@ -13,7 +13,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "containerd/events/events.pb.h"
 #include "gantry/debug/v1/debug.grpc.pb.h"
 #include "gantry/engine/v1/engine.grpc.pb.h"
 #include "gantry/image/v1/image.grpc.pb.h"
@@ -402,6 +401,18 @@ class SystemService final : public engine::System::Service {
   }
 };
 
+class EngineImagesService final : public engine::Images::Service {
+  Status Remove(ServerContext*, const engine::RemoveImageRequest* request,
+                engine::RemoveImageResponse* response) override {
+    if (request->reference() != "busybox") {
+      return {StatusCode::NOT_FOUND, "No such image: " + request->reference()};
+    }
+    response->add_untagged("docker.io/library/busybox:latest");
+    response->add_deleted("sha256:" + std::string(64, 'c'));
+    return Status::OK;
+  }
+};
+
 class ImagesService final : public image::v1::Images::Service {
  public:
   explicit ImagesService(std::shared_ptr<FakeState> state) : state_(std::move(state)) {}
@@ -452,15 +463,6 @@ class ImagesService final : public image::v1::Images::Service {
              image::v1::TagImageResponse*) override {
     return Status::OK;
   }
-  Status Remove(ServerContext*, const image::v1::RemoveImageRequest* request,
-                image::v1::RemoveImageResponse* response) override {
-    if (request->reference() != "busybox") {
-      return {StatusCode::NOT_FOUND, "No such image: " + request->reference()};
-    }
-    response->add_untagged("docker.io/library/busybox:latest");
-    response->add_deleted("sha256:" + std::string(64, 'c'));
-    return Status::OK;
-  }
   Status Import(ServerContext*, grpc::ServerReader<image::v1::ImportRequest>* reader,
                 image::v1::ImportResponse* response) override {
     image::v1::ImportRequest request;
@@ -487,20 +489,24 @@ class JournalService final : public metadata::v1::Journal::Service {
   // `Status` alone is a call of this service.
   grpc::Status Read(ServerContext*, const metadata::v1::ReadJournalRequest* request,
                     grpc::ServerWriter<metadata::v1::JournalEntry>* writer) override {
-    containerd::events::ContainerCreate create;
-    create.set_id("c1");
-    create.set_image("docker.io/library/busybox:latest");
-    Send("/containers/create", create, "gantry", writer);
-    containerd::events::TaskStart start;
-    start.set_container_id("c1");
-    Send("/tasks/start", start, "gantry", writer);
-    Send("/tasks/start", start, "k8s.io", writer);
-    containerd::events::TaskExit exit;
-    exit.set_container_id("c1");
-    exit.set_id("c1");
-    exit.set_exit_status(3);
-    Send("/tasks/exit", exit, "gantry", writer);
-    Send("/snapshot/remove", exit, "gantry", writer);
+    engine::Event event;
+    event.set_type("container");
+    event.set_id("c1");
+    (*event.mutable_attributes())["image"] = "docker.io/library/busybox:latest";
+    (*event.mutable_attributes())["name"] = "web";
+    event.set_action("create");
+    Send("/gantry/container/create", event, "gantry", writer);
+    event.set_action("start");
+    Send("/gantry/container/start", event, "gantry", writer);
+    Send("/gantry/container/start", event, "other", writer);
+    event.set_action("exec_start: sh -c true");
+    Send("/gantry/container/exec_start", event, "gantry", writer);
+    event.set_action("die");
+    (*event.mutable_attributes())["exitCode"] = "3";
+    Send("/gantry/container/die", event, "gantry", writer);
+    // The machinery below.
+    Send("/tasks/exit", event, "gantry", writer);
+    Send("/snapshot/remove", event, "gantry", writer);
     return request->follow() ? grpc::Status(StatusCode::UNAVAILABLE, "stopping") : grpc::Status::OK;
   }
   template <typename Message>
@@ -746,6 +752,7 @@ absl::StatusOr<std::unique_ptr<FakeSuite>> FakeSuite::Start() {
       add(std::make_shared<ContainersService>(suite->state_));
       add(std::make_shared<VolumesService>(suite->state_));
       add(std::make_shared<SystemService>());
+      add(std::make_shared<EngineImagesService>());
     } else if (process == "image") {
       add(std::make_shared<ImagesService>(suite->state_));
     } else if (process == "metadata") {

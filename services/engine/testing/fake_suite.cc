@@ -84,6 +84,7 @@ struct FakeSuite::State {
   std::map<std::string, Task> tasks_ ABSL_GUARDED_BY(mutex);
   std::map<std::string, Status> faults ABSL_GUARDED_BY(mutex);
   std::vector<std::string> ooms ABSL_GUARDED_BY(mutex);
+  std::vector<v1::Event> told ABSL_GUARDED_BY(mutex);
   int durable_writes ABSL_GUARDED_BY(mutex) = 0;
   bool ignore_term ABSL_GUARDED_BY(mutex) = false;
   int64_t pid ABSL_GUARDED_BY(mutex) = ::getpid();
@@ -287,6 +288,22 @@ struct FakeSuite::Services {
     }
   };
 
+  struct Journal final : metadata::v1::Journal::Service {
+    explicit Journal(State& s) : state(s) {}
+    State& state;
+
+    grpc::Status Append(ServerContext*, const metadata::v1::AppendJournalRequest* request,
+                  metadata::v1::AppendJournalResponse*) override {
+      if (grpc::Status fault = state.Fault("Journal.Append"); !fault.ok()) return fault;
+      absl::MutexLock lock(&state.mutex);
+      for (const auto& envelope : request->envelopes()) {
+        v1::Event event;
+        if (event.ParseFromString(envelope.event().value())) state.told.push_back(event);
+      }
+      return grpc::Status::OK;
+    }
+  };
+
   struct Images final : image::v1::Images::Service {
     explicit Images(State& s) : state(s) {}
     State& state;
@@ -304,6 +321,18 @@ struct FakeSuite::Services {
                 image::v1::ListImagesResponse* response) override {
       absl::MutexLock lock(&state.mutex);
       for (const auto& [name, image] : state.images) *response->add_images() = image;
+      return Status::OK;
+    }
+    Status Remove(ServerContext*, const image::v1::RemoveImageRequest* request,
+                  image::v1::RemoveImageResponse* response) override {
+      absl::MutexLock lock(&state.mutex);
+      auto found = state.images.find(request->reference());
+      if (found == state.images.end()) return NotFound(request->reference());
+      response->add_untagged(request->reference());
+      if (!request->keep_image()) {
+        response->add_deleted(found->second.id());
+        state.images.erase(found);
+      }
       return Status::OK;
     }
   };
@@ -532,6 +561,7 @@ struct FakeSuite::Services {
         snapshots_service(state),
         containers_service(state),
         events_service(state),
+        journal_service(state),
         images(state),
         tasks_service(state),
         runs(tasks_service) {}
@@ -541,6 +571,7 @@ struct FakeSuite::Services {
   Snapshots snapshots_service;
   Containers containers_service;
   Events events_service;
+  Journal journal_service;
   Images images;
   Tasks tasks_service;
   Runs runs;
@@ -573,6 +604,7 @@ void FakeSuite::StartServer(const std::string& process) {
     builder.RegisterService(&services_->snapshots_service);
     builder.RegisterService(&services_->containers_service);
     builder.RegisterService(&services_->events_service);
+    builder.RegisterService(&services_->journal_service);
   } else if (process == "image") {
     builder.RegisterService(&services_->images);
   } else {
@@ -670,6 +702,11 @@ std::string FakeSuite::UpperDirectory(const std::string& key) const {
 int FakeSuite::durable_writes() const {
   absl::MutexLock lock(&state_->mutex);
   return state_->durable_writes;
+}
+
+std::vector<v1::Event> FakeSuite::Events() const {
+  absl::MutexLock lock(&state_->mutex);
+  return state_->told;
 }
 
 void FakeSuite::PublishOom(const std::string& id) {

@@ -15,6 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "gantry/engine/v1/engine.pb.h"
 #include "gantry/image/v1/image.pb.h"
 
 namespace gantry::engine {
@@ -50,6 +51,8 @@ class FakeSuite {
   std::vector<std::string> SnapshotKeys() const;
   std::string UpperDirectory(const std::string& key) const;
   int durable_writes() const;  // Transactions so far.
+  // What the engine told the journal, in order.
+  std::vector<v1::Event> Events() const;
   // Announces /tasks/oom.
   void PublishOom(const std::string& id);
 
