@@ -4,9 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "ctl/commands/commands.h"
+#include "ctl/completion.h"
+#include "ctl/manual.h"
 #include "lib/testing/status_matchers.h"
 
 namespace gantry::ctl {
@@ -111,6 +115,18 @@ TEST(NearestWordTest, ForgivesLittle) {
 
 TEST(HelpTest, EveryCommandHasTextAndKnowsItsFlags) {
   for (const CommandSpec* command : AllCommands()) {
+    if (absl::StartsWith(command->name, "__")) continue;  // For scripts, not for people.
+    // What the parser knows, the manual page and the completion know.
+    const std::string page = ManualPage(*command);
+    for (const FlagSpec& flag : command->flags) {
+      if (flag.help[0] == '\0') continue;
+      EXPECT_THAT(page, HasSubstr(absl::StrCat(
+                            "\\-\\-", absl::StrReplaceAll(flag.name, {{"-", "\\-"}}), "\\fR")));
+      std::vector<std::string> words = absl::StrSplit(command->name, ' ');
+      words.push_back(absl::StrCat("--", flag.name));
+      EXPECT_THAT(Candidates(words, [](absl::string_view) { return std::vector<std::string>(); }),
+                  ::testing::Contains(absl::StrCat("--", flag.name)));
+    }
     const std::string help = HelpText(*command);
     EXPECT_THAT(help, HasSubstr("Usage:  gantryctl "));
     EXPECT_NE(command->summary[0], '\0') << command->name;

@@ -1,7 +1,6 @@
 #include "ctl/container_flags.h"
 
 #include <cstdint>
-#include <iterator>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -18,97 +17,6 @@ namespace gantry::ctl {
 namespace {
 
 using engine::v1::ContainerConfig;
-
-constexpr FlagKind kSwitch = FlagKind::kSwitch;
-constexpr FlagKind kText = FlagKind::kText;
-constexpr FlagKind kList = FlagKind::kList;
-
-// `run` first names its own, then all of `create`: kRunFlags is the whole table, create's the rest.
-constexpr FlagSpec kRunFlags[] = {
-    {"attach", 'a', kList, "list", "Attach to stdin, stdout or stderr"},
-    {"detach", 'd', kSwitch, "", "Run in the background and print the container's id"},
-    {"detach-keys", 0, kText, "string", "Keys that leave the container running (ctrl-p,ctrl-q)"},
-    {"sig-proxy", 0, kSwitch, "", "Hand received signals to the program (default true)"},
-    {"timing", 0, kSwitch, "", "Print how long every step of the start took"},
-    // From here on: `create` too.
-    {"add-host", 0, kList, "list", "Add a line to /etc/hosts (name:address)"},
-    {"annotation", 0, kList, "map", "Add an annotation to the runtime specification"},
-    {"blkio-weight", 0, kText, "uint16", "Block IO weight, from 10 to 1000"},
-    {"cap-add", 0, kList, "list", "Add Linux capabilities"},
-    {"cap-drop", 0, kList, "list", "Drop Linux capabilities"},
-    {"cgroup-parent", 0, kText, "string", "Parent cgroup of the container"},
-    {"cgroupns", 0, kText, "string", "Cgroup namespace: host or private"},
-    {"cidfile", 0, kText, "string", "Write the container's id to this file"},
-    {"cpu-period", 0, kText, "int", "Period of the CPU limit, in microseconds"},
-    {"cpu-quota", 0, kText, "int", "Quota of the CPU limit, in microseconds a period"},
-    {"cpu-shares", 'c', kText, "int", "CPU shares (relative weight)"},
-    {"cpus", 0, kText, "decimal", "Number of CPUs"},
-    {"cpuset-cpus", 0, kText, "string", "CPUs that may be used (0-3, 0,1)"},
-    {"cpuset-mems", 0, kText, "string", "Memory nodes that may be used (0-3, 0,1)"},
-    {"device", 0, kList, "list", "Add a device of the host"},
-    {"device-cgroup-rule", 0, kList, "list", "Add a rule to the allowed devices"},
-    {"dns", 0, kList, "list", "Name servers"},
-    {"dns-opt", 0, kList, "list", "", "dns-option"},
-    {"dns-option", 0, kList, "list", "Resolver options"},
-    {"dns-search", 0, kList, "list", "Search domains"},
-    {"domainname", 0, kText, "string", "NIS domain name of the container"},
-    {"entrypoint", 0, kText, "string", "Program to run instead of the image's entrypoint"},
-    {"env", 'e', kList, "list", "Set environment variables"},
-    {"env-file", 0, kList, "list", "Read environment variables from a file"},
-    {"expose", 0, kList, "list", "Expose a port or a range of ports"},
-    {"group-add", 0, kList, "list", "Further groups of the program"},
-    {"hostname", 'h', kText, "string", "Host name of the container"},
-    {"init", 0, kSwitch, "", "Run a small init that reaps processes and forwards signals"},
-    {"interactive", 'i', kSwitch, "", "Keep stdin open"},
-    {"ip", 0, kText, "string", "IPv4 address"},
-    {"ipc", 0, kText, "string", "IPC namespace"},
-    {"label", 'l', kList, "list", "Set metadata"},
-    {"label-file", 0, kList, "list", "Read labels from a file"},
-    {"log-driver", 0, kText, "string", "Logging driver: json-file or none"},
-    {"log-opt", 0, kList, "list", "Options of the logging driver"},
-    {"mac-address", 0, kText, "string", "MAC address"},
-    {"memory", 'm', kText, "bytes", "Memory limit"},
-    {"memory-reservation", 0, kText, "bytes", "Soft memory limit"},
-    {"memory-swap", 0, kText, "bytes", "Memory plus swap; -1 is unlimited swap"},
-    {"memory-swappiness", 0, kText, "int", "Swappiness, from 0 to 100"},
-    {"mount", 0, kList, "mount", "Attach a file system (type=bind,source=…,target=…)"},
-    {"name", 0, kText, "string", "Name of the container"},
-    {"net", 0, kText, "string", "", "network"},
-    {"net-alias", 0, kList, "list", "", "network-alias"},
-    {"network", 0, kText, "network", "Network: bridge, host, none or container:ID"},
-    {"network-alias", 0, kList, "list", "Further names of the container in its network"},
-    {"oom-kill-disable", 0, kSwitch, "", "Do not kill when memory runs out"},
-    {"oom-score-adj", 0, kText, "int", "Preference of the OOM killer, from -1000 to 1000"},
-    {"pid", 0, kText, "string", "PID namespace"},
-    {"pids-limit", 0, kText, "int", "Limit of processes; -1 is unlimited"},
-    {"platform", 0, kText, "string", "Platform of the image (os/architecture[/variant])"},
-    {"privileged", 0, kSwitch, "", "Give extended privileges"},
-    {"publish", 'p', kList, "list", "Publish ports ([ip:][host:]container[/proto])"},
-    {"publish-all", 'P', kSwitch, "", "Publish all exposed ports to random ones"},
-    {"pull", 0, kText, "string", "Pull the image before: always, missing or never"},
-    {"quiet", 'q', kSwitch, "", "Do not show the progress of a pull"},
-    {"read-only", 0, kSwitch, "", "Mount the container's root file system read-only"},
-    {"restart", 0, kText, "string", "Restart policy: no, always, unless-stopped, on-failure[:n]"},
-    {"rm", 0, kSwitch, "", "Remove the container when it ends"},
-    {"runtime", 0, kText, "string", "Runtime of this container"},
-    {"security-opt", 0, kList, "list", "Security options"},
-    {"shm-size", 0, kText, "bytes", "Size of /dev/shm"},
-    {"stop-signal", 0, kText, "string", "Signal that stops the container"},
-    {"stop-timeout", 0, kText, "int", "Seconds to wait before killing"},
-    {"storage-opt", 0, kList, "list", "Options of the storage driver"},
-    {"sysctl", 0, kList, "map", "Kernel parameters"},
-    {"tmpfs", 0, kList, "list", "Mount a tmpfs (path[:options])"},
-    {"tty", 't', kSwitch, "", "Allocate a pseudo terminal"},
-    {"ulimit", 0, kList, "ulimit", "Resource limits (name=soft[:hard])"},
-    {"user", 'u', kText, "string", "User, name or id (user[:group])"},
-    {"userns", 0, kText, "string", "User namespace"},
-    {"uts", 0, kText, "string", "UTS namespace"},
-    {"volume", 'v', kList, "list", "Mount a volume or a path of the host"},
-    {"volumes-from", 0, kList, "list", "Mount the volumes of other containers"},
-    {"workdir", 'w', kText, "string", "Working directory of the program"},
-};
-constexpr size_t kOnlyRun = 5;
-static_assert(std::size(kRunFlags) > kOnlyRun);
 
 absl::Status Invalid(absl::string_view flag, absl::string_view value, absl::string_view remedy) {
   return absl::InvalidArgumentError(
@@ -186,6 +94,45 @@ absl::Status BuildResources(const Arguments& arguments, engine::v1::Resources* r
   resources->set_cpuset_cpus(arguments.Text("cpuset-cpus"));
   resources->set_cpuset_mems(arguments.Text("cpuset-mems"));
   return absl::OkStatus();
+}
+
+// "/dev/sda:1mb" and "/dev/sda:100".
+absl::Status ReadDeviceValues(
+    const Arguments& arguments, absl::string_view flag, bool in_bytes,
+    google::protobuf::RepeatedPtrField<engine::v1::BlockDeviceValue>* list) {
+  for (const std::string& text : arguments.List(flag)) {
+    const size_t colon = text.rfind(':');
+    const absl::string_view number =
+        absl::string_view(text).substr(colon == std::string::npos ? text.size() : colon + 1);
+    int64_t value = 0;
+    const bool read = in_bytes ? [&] {
+      const absl::StatusOr<int64_t> bytes = ParseBytes(number);
+      value = bytes.value_or(0);
+      return bytes.ok();
+    }() : absl::SimpleAtoi(number, &value);
+    if (!absl::StartsWith(text, "/") || !read || value <= 0) {
+      return Invalid(flag, text,
+                     in_bytes ? "use a device and a rate, such as /dev/sda:10mb"
+                              : "use a device and a number, such as /dev/sda:100");
+    }
+    engine::v1::BlockDeviceValue* device = list->Add();
+    device->set_path(text.substr(0, colon));
+    device->set_value(static_cast<uint64_t>(value));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BuildBlockIo(const Arguments& arguments, engine::v1::Resources* resources) {
+  RETURN_IF_ERROR(ReadDeviceValues(arguments, "blkio-weight-device", false,
+                                   resources->mutable_blkio_weight_devices()));
+  RETURN_IF_ERROR(
+      ReadDeviceValues(arguments, "device-read-bps", true, resources->mutable_blkio_read_bps()));
+  RETURN_IF_ERROR(
+      ReadDeviceValues(arguments, "device-write-bps", true, resources->mutable_blkio_write_bps()));
+  RETURN_IF_ERROR(
+      ReadDeviceValues(arguments, "device-read-iops", false, resources->mutable_blkio_read_iops()));
+  return ReadDeviceValues(arguments, "device-write-iops", false,
+                          resources->mutable_blkio_write_iops());
 }
 
 absl::Status BuildNetwork(const Arguments& arguments, ContainerConfig* config) {
@@ -335,12 +282,6 @@ absl::Status BuildProgram(const Arguments& arguments, const EnvironmentLookup& e
 
 }  // namespace
 
-absl::Span<const FlagSpec> RunFlags() { return kRunFlags; }
-
-absl::Span<const FlagSpec> CreateFlags() {
-  return absl::Span<const FlagSpec>(kRunFlags).subspan(kOnlyRun);
-}
-
 absl::StatusOr<std::vector<std::string>> BuildEnvironment(const Arguments& arguments,
                                                           const EnvironmentLookup& environment) {
   std::vector<std::string> given;
@@ -364,6 +305,7 @@ absl::StatusOr<std::vector<std::string>> BuildEnvironment(const Arguments& argum
 
 absl::StatusOr<ContainerConfig> BuildConfig(const Arguments& arguments,
                                             const EnvironmentLookup& environment) {
+  RETURN_IF_ERROR(RefusalOf(arguments));
   ContainerConfig config;
   RETURN_IF_ERROR(BuildProgram(arguments, environment, &config));
   RETURN_IF_ERROR(BuildNetwork(arguments, &config));
@@ -371,6 +313,7 @@ absl::StatusOr<ContainerConfig> BuildConfig(const Arguments& arguments,
   RETURN_IF_ERROR(BuildSecurity(arguments, &config));
   RETURN_IF_ERROR(BuildLife(arguments, &config));
   RETURN_IF_ERROR(BuildResources(arguments, config.mutable_resources()));
+  RETURN_IF_ERROR(BuildBlockIo(arguments, config.mutable_resources()));
   return config;
 }
 

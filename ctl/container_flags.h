@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ctl/command_line.h"
@@ -16,6 +17,9 @@ namespace gantry::ctl {
 // Flags of `create`; `run` has these and its own (kRunFlags begins with them).
 absl::Span<const FlagSpec> CreateFlags();
 absl::Span<const FlagSpec> RunFlags();
+
+// Why flags of Docker's that were given cannot be obeyed. Errors: InvalidArgument, with the reason.
+absl::Status RefusalOf(const Arguments& arguments);
 
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string&)>;
 

@@ -27,19 +27,24 @@ void Context::Note(absl::string_view line) {
 }
 
 int Context::Fail(absl::string_view attempt, const absl::Status& status) {
+  // The service has said what was tried, and on what.
+  if (absl::StartsWith(status.message(), "cannot ")) attempt = "";
   const std::string hint = HintFor(status);
   if (json_errors) {
     Value error = Value::Object();
     error.Set("code", CodeName(status.code()))
         .Set("message", absl::StrCat(attempt, attempt.empty() ? "" : ": ", status.message()))
-        .Set("hint", hint);
+        .Set("hint", hint)
+        .Set("request", suite_.request_id());
     Note(error.ToJson());
     return kExitFailed;
   }
   Note(absl::StrCat("gantryctl: ", EscapeForTerminal(attempt), attempt.empty() ? "" : ": ",
                     EscapeForTerminal(status.message())));
   if (!hint.empty()) Note(absl::StrCat("hint: ", hint));
-  if (debug) Note(absl::StrCat("code: ", CodeName(status.code())));
+  if (debug) {
+    Note(absl::StrCat("code: ", CodeName(status.code()), " request=", suite_.request_id()));
+  }
   return kExitFailed;
 }
 
@@ -65,6 +70,8 @@ std::string HintFor(const absl::Status& status) {
   if (absl::StrContains(message, "is already in use by container")) {
     return "remove or rename that container, or choose another name";
   }
+  if (absl::EndsWith(message, "; this is an image")) return "gantryctl rmi removes images";
+  if (absl::EndsWith(message, "; this is a container")) return "gantryctl rm removes containers";
   if (absl::StrContains(message, "No such container")) {
     return "`gantryctl ps -a` lists all containers";
   }

@@ -52,6 +52,7 @@ absl::StatusOr<std::unique_ptr<wire::Channel>> Suite::Dial(absl::string_view pro
                      denied ? ": permission denied; are you root?" : "; is it running?"));
   }
   (*channel)->AddMetadata("containerd-namespace", namespace_);
+  (*channel)->AddMetadata(kRequestIdHeader, request_id_);
   return channel;
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "ctl/wire/channel.h"
+#include "lib/base/request_id.h"
 
 namespace gantry::ctl {
 
@@ -54,12 +55,15 @@ class Suite {
   std::string SocketPath(absl::string_view process) const;
   const std::string& directory() const { return directory_; }
   const std::string& namespace_name() const { return namespace_; }
+  // Goes with every call of this command, and stands in the log lines it leads to.
+  const std::string& request_id() const { return request_id_; }
 
  private:
   absl::StatusOr<std::unique_ptr<wire::Channel>> Dial(absl::string_view process) const;
 
   std::string directory_;
   std::string namespace_;
+  std::string request_id_ = NewRequestId();
   std::map<std::string, std::unique_ptr<wire::Channel>> channels_;
 };
 

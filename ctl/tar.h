@@ -94,6 +94,11 @@ struct PackOptions {
 absl::StatusOr<uint64_t> PackTree(const std::string& path, const PackOptions& options,
                                   const TarSink& sink);
 
+// Copies an archive, the first component of every name (and of hard links' targets) replaced by
+// `top`; devices, pipes and sockets are left out. Answers the bytes of file content.
+absl::StatusOr<uint64_t> ForwardTree(TarReader& reader, const std::string& top,
+                                     const TarSink& sink);
+
 struct UnpackOptions {
   // Takes the place of the first component of every name; empty: the component falls away; unset:
   // names stay as they are.

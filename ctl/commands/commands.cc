@@ -101,11 +101,21 @@ std::string Line(absl::string_view name, absl::string_view summary) {
 std::vector<const CommandSpec*> AllCommands() {
   std::vector<const CommandSpec*> all;
   for (absl::Span<const CommandSpec> part :
-       {RunCommands(), AttachCommands(), ExecCommands(), LifecycleCommands(), ListCommands(), InspectCommands(), LogCommands(),
-        EventCommands(), CopyCommands(), ImageCommands(), VolumeCommands(), SystemCommands()}) {
+       {RunCommands(), AttachCommands(), ExecCommands(), LifecycleCommands(), ListCommands(),
+        InspectCommands(), LogCommands(), EventCommands(), CopyCommands(), ImageCommands(),
+        VolumeCommands(), SystemCommands(), HelpCommands()}) {
     for (const CommandSpec& command : part) all.push_back(&command);
   }
   return all;
+}
+
+std::vector<std::string> AllCommandNames() {
+  std::vector<std::string> names = {"help"};
+  for (const CommandSpec* command : AllCommands()) {
+    if (command->summary[0] != '\0') names.emplace_back(command->name);
+  }
+  for (const Alias& alias : kAliases) names.emplace_back(alias.words);
+  return names;
 }
 
 FoundCommand FindCommand(absl::Span<const std::string> words) {
@@ -135,7 +145,7 @@ std::string OverviewText() {
   for (const CommandSpec* command : all) {
     const bool common = std::find(std::begin(kCommon), std::end(kCommon),
                                   absl::string_view(command->name)) != std::end(kCommon);
-    if (!common && !absl::StrContains(command->name, ' ')) {
+    if (!common && command->summary[0] != '\0' && !absl::StrContains(command->name, ' ')) {
       absl::StrAppend(&out, Line(command->name, command->summary));
     }
   }
@@ -192,7 +202,9 @@ std::string MeantCommand(absl::Span<const std::string> words) {
   const bool in_group = words.size() > 1 && !GroupText(words[0]).empty();
   const std::string typed = in_group ? absl::StrCat(words[0], " ", words[1]) : words[0];
   for (const CommandSpec* command : AllCommands()) {
-    if (absl::StrContains(command->name, ' ') == in_group) names.insert(command->name);
+    if (command->summary[0] != '\0' && absl::StrContains(command->name, ' ') == in_group) {
+      names.insert(command->name);
+    }
   }
   for (const Alias& alias : kAliases) {
     if (in_group) names.insert(alias.words);
@@ -200,7 +212,15 @@ std::string MeantCommand(absl::Span<const std::string> words) {
   for (const Group& group : kGroups) {
     if (!in_group) names.insert(group.name);
   }
-  return NearestWord(typed, {names.begin(), names.end()});
+  if (!in_group) return NearestWord(typed, {names.begin(), names.end()});
+  // Only the verb was mistyped: the group must not make it look nearer than it is.
+  const std::string prefix = absl::StrCat(words[0], " ");
+  std::vector<absl::string_view> verbs;
+  for (absl::string_view name : names) {
+    if (absl::ConsumePrefix(&name, prefix)) verbs.push_back(name);
+  }
+  const std::string verb = NearestWord(words[1], verbs);
+  return verb.empty() ? "" : absl::StrCat(prefix, verb);
 }
 
 }  // namespace gantry::ctl

@@ -24,6 +24,7 @@ absl::Span<const CommandSpec> CopyCommands();       // cp
 absl::Span<const CommandSpec> ImageCommands();      // images, pull, rmi, tag, load
 absl::Span<const CommandSpec> VolumeCommands();     // volume …
 absl::Span<const CommandSpec> SystemCommands();     // version, info, system …
+absl::Span<const CommandSpec> HelpCommands();       // completion, man
 
 // The command that the first words name, and how many words that took; "image rm" is `rmi`,
 // "container ls" is `ps`. nullptr when there is none.
@@ -35,6 +36,9 @@ FoundCommand FindCommand(absl::Span<const std::string> words);
 
 // All specs, for help and for the nearest name.
 std::vector<const CommandSpec*> AllCommands();
+
+// Every way to write a command that people are meant to know, aliases included.
+std::vector<std::string> AllCommandNames();
 
 // The text of `gantryctl --help`, and of a group (`gantryctl volume`); "" when there is no such
 // group.

@@ -232,6 +232,34 @@ absl::StatusOr<std::optional<engine::PathStat>> StatContainer(Context& context,
   return stat.status();
 }
 
+enum class SourceKind { kFile, kDirectory, kContents, kArchive };
+
+// Where an archive is unpacked in a container, and what its top is called there.
+struct Landing {
+  Place directory;
+  std::string top;
+};
+
+// Docker's rules: into a directory that is there, or under the name that was given.
+absl::StatusOr<Landing> PlanLanding(SourceKind kind, const std::string& source,
+                                    const std::optional<engine::PathStat>& target,
+                                    const Place& to) {
+  Landing landing{to, kind == SourceKind::kContents ? "." : BaseName(source)};
+  if (landing.top == "..") landing.top = "parent";  // It has no name of its own there.
+  if (target && target->directory()) return landing;
+  const absl::Status missing = absl::NotFoundError(
+      absl::StrCat("there is no directory '", EscapeForTerminal(to.path), "' in the container"));
+  if (kind == SourceKind::kArchive || (target && kind == SourceKind::kContents)) return missing;
+  if (target && kind == SourceKind::kDirectory) {
+    return absl::FailedPreconditionError("cannot copy a directory onto a file");
+  }
+  if (!target && absl::EndsWith(to.path, "/") && kind == SourceKind::kFile) return missing;
+  // The archive's top gets the name; a directory's contents make that directory.
+  landing.directory.path = ParentOf(to.path);
+  landing.top = BaseName(to.path);
+  return landing;
+}
+
 absl::Status CopyTo(Context& context, const Arguments& arguments, std::string from, Place to) {
   const bool from_stdin = from == "-";
   const bool contents = !from_stdin && TakeContentsMark(&from);
@@ -244,43 +272,46 @@ absl::Status CopyTo(Context& context, const Arguments& arguments, std::string fr
   }
   const bool source_is_directory = source && S_ISDIR(source->st_mode);
   ASSIGN_OR_RETURN(std::optional<engine::PathStat> target, StatContainer(context, to));
-  Place directory = to;
-  std::string top = contents ? "." : BaseName(from);
-  if (from == "..") top = "parent";  // It has no name of its own there.
-  if (!target || !target->directory()) {
-    if (from_stdin || contents) {
-      if (!target && contents) {
-        // Docker makes the directory: the archive's top gets its name.
-        directory.path = ParentOf(to.path);
-        top = BaseName(to.path);
-      } else {
-        return absl::NotFoundError(
-            absl::StrCat("there is no directory '", to.path, "' in the container"));
-      }
-    } else {
-      if (target && source_is_directory) {
-        return absl::FailedPreconditionError("cannot copy a directory onto a file");
-      }
-      if (!target && absl::EndsWith(to.path, "/") && !source_is_directory) {
-        return absl::NotFoundError(
-            absl::StrCat("there is no directory '", to.path, "' in the container"));
-      }
-      directory.path = ParentOf(to.path);
-      top = BaseName(to.path);
-    }
-  }
+  SourceKind kind = contents              ? SourceKind::kContents
+                    : from_stdin          ? SourceKind::kArchive
+                    : source_is_directory ? SourceKind::kDirectory
+                                          : SourceKind::kFile;
+  ASSIGN_OR_RETURN(Landing landing, PlanLanding(kind, from, target, to));
   ASSIGN_OR_RETURN(Stream stream, context.suite().Open("engine", kPutArchive, nullptr));
-  ArchiveSink sink(std::move(stream), directory, arguments.Is("archive"));
+  ArchiveSink sink(std::move(stream), landing.directory, arguments.Is("archive"));
   uint64_t bytes = 0;
   if (from_stdin) {
     RETURN_IF_ERROR(StdinToArchive(context, sink, &bytes));
   } else {
     PackOptions options;
-    options.top = top;
+    options.top = landing.top;
     options.follow_link = follow || absl::EndsWith(from, "/");
     ASSIGN_OR_RETURN(
         bytes, PackTree(from, options, [&](absl::string_view part) { return sink.Write(part); }));
   }
+  RETURN_IF_ERROR(sink.Finish());
+  Report(context, arguments, bytes, absl::StrCat(to.container, ":", to.path));
+  return absl::OkStatus();
+}
+
+// Through here, from one stream into the other.
+absl::Status CopyBetween(Context& context, const Arguments& arguments, Place from,
+                         const Place& to) {
+  const bool contents = TakeContentsMark(&from.path);
+  ASSIGN_OR_RETURN(ArchiveSource source,
+                   GetArchive(context, from, arguments.Is("follow-link"), false));
+  ASSIGN_OR_RETURN(engine::PathStat stat, source.ReadStat());
+  ASSIGN_OR_RETURN(std::optional<engine::PathStat> target, StatContainer(context, to));
+  const SourceKind kind = contents           ? SourceKind::kContents
+                          : stat.directory() ? SourceKind::kDirectory
+                                             : SourceKind::kFile;
+  ASSIGN_OR_RETURN(Landing landing, PlanLanding(kind, from.path, target, to));
+  ASSIGN_OR_RETURN(Stream stream, context.suite().Open("engine", kPutArchive, nullptr));
+  ArchiveSink sink(std::move(stream), landing.directory, arguments.Is("archive"));
+  TarReader reader([&](char* buffer, size_t size) { return source.Read(buffer, size); });
+  ASSIGN_OR_RETURN(uint64_t bytes, ForwardTree(reader, landing.top, [&](absl::string_view part) {
+                     return sink.Write(part);
+                   }));
   RETURN_IF_ERROR(sink.Finish());
   Report(context, arguments, bytes, absl::StrCat(to.container, ":", to.path));
   return absl::OkStatus();
@@ -292,10 +323,10 @@ int Copy(Context& context, const Arguments& arguments) {
   const Place from = source == "-" ? Place{"", "-"} : ParsePlace(source);
   const Place to = target == "-" ? Place{"", "-"} : ParsePlace(target);
   absl::Status status;
-  if (from.container.empty() == to.container.empty()) {
-    status = absl::InvalidArgumentError(from.container.empty()
-                                            ? "one of the two must be CONTAINER:PATH"
-                                            : "copying between two containers is not supported");
+  if (from.container.empty() && to.container.empty()) {
+    status = absl::InvalidArgumentError("one of the two must be CONTAINER:PATH");
+  } else if (!from.container.empty() && !to.container.empty()) {
+    status = CopyBetween(context, arguments, from, to);
   } else if (!from.container.empty()) {
     status = CopyFrom(context, arguments, from, to.path);
   } else {
@@ -318,7 +349,7 @@ absl::Span<const CommandSpec> CopyCommands() {
       {"cp",
        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        gantryctl cp [OPTIONS] SRC_PATH|- "
        "CONTAINER:DEST_PATH",
-       "Copy files between a container and the host", kCopyFlags, 2, 2, false,
+       "Copy files between containers and the host", kCopyFlags, 2, 2, false,
        "gantryctl cp web:/etc/nginx.conf .\n"
        "tar -c site | gantryctl cp - web:/srv",
        Copy},

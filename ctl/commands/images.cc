@@ -194,6 +194,11 @@ int Images(Context& context, const Arguments& arguments) {
       FormatListing(listing, arguments.Text("format"), arguments.Is("quiet"));
   if (!text.ok()) return context.Fail("cannot format the list", text.status());
   context.out().Write(*text);
+  const std::string word = arguments.positional().empty() ? "" : arguments.positional()[0];
+  if (listing.rows.empty() && (word == "ls" || word == "list" || word == "rm")) {
+    context.Note(absl::StrCat("hint: no image is called '", word,
+                              "'; did you mean gantryctl image ", word, "?"));
+  }
   return kExitOk;
 }
 
@@ -211,6 +216,16 @@ int Pull(Context& context, const Arguments& arguments) {
   return kExitOk;
 }
 
+// `rmi CONTAINER` is a common slip.
+bool IsContainer(Context& context, const std::string& name) {
+  engine::v1::InspectContainerRequest request;
+  engine::v1::ContainerDetails details;
+  request.set_container(name);
+  return context.suite()
+      .Call("engine", "/gantry.engine.v1.Containers/Inspect", request, &details)
+      .ok();
+}
+
 int Remove(Context& context, const Arguments& arguments) {
   return context.ForEach(
       arguments.positional(), "remove", false, [&](const std::string& name) -> absl::Status {
@@ -225,6 +240,9 @@ int Remove(Context& context, const Arguments& arguments) {
         if (arguments.Is("force") && absl::IsNotFound(status)) {
           context.Note(absl::StrCat("gantryctl: ", EscapeForTerminal(status.message())));
           return absl::OkStatus();
+        }
+        if (absl::IsNotFound(status) && IsContainer(context, name)) {
+          return absl::NotFoundError(absl::StrCat(status.message(), "; this is a container"));
         }
         RETURN_IF_ERROR(status);
         for (const std::string& untagged : response.untagged()) {

@@ -25,6 +25,8 @@ int StartFailureCode(const absl::Status& status) {
   }
   const std::string message(status.message());
   if (absl::StrContains(message, "executable file not found")) return kExitNoProgram;
+  // As the engine's own record of a start that failed.
+  if (absl::StrContains(message, "chdir to cwd")) return kExitNoProgram;
   for (const char* reason : {"permission denied", "Permission denied", "exec format error",
                              "Exec format error", "is a directory", "Is a directory"}) {
     if (absl::StrContains(message, reason)) return kExitCannotInvoke;

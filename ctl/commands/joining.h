@@ -25,8 +25,7 @@ std::function<void(int)> SignalSender(Context& context, const std::string& id);
 
 // What the engine says of the run that ends as `condition` says, when it has.
 absl::StatusOr<engine::v1::WaitContainerResponse> WaitFor(
-    Context& context, const std::string& id,
-    engine::v1::WaitContainerRequest::Condition condition);
+    Context& context, const std::string& id, engine::v1::WaitContainerRequest::Condition condition);
 
 // What a joined session means for our own exit code.
 struct JoinedEnd {
@@ -39,7 +38,8 @@ absl::StatusOr<JoinedEnd> Join(Context& context, const std::string& id,
                                const engine::v1::AttachAddress& address,
                                const SessionOptions& options);
 
-// Errors: FailedPrecondition — keys are to reach a terminal in the container, and there is none here.
+// Errors: FailedPrecondition — keys are to reach a terminal in the container, and there is none
+// here.
 absl::Status CheckTerminal(Context& context, bool tty, bool want_stdin);
 
 }  // namespace gantry::ctl

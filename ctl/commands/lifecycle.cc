@@ -6,6 +6,7 @@
 #include "ctl/commands/commands.h"
 #include "ctl/flag_values.h"
 #include "gantry/engine/v1/engine.pb.h"
+#include "gantry/image/v1/image.pb.h"
 #include "lib/base/status.h"
 
 namespace gantry::ctl {
@@ -60,9 +61,17 @@ int Kill(Context& context, const Arguments& arguments) {
   });
 }
 
+// `rm IMAGE` is a common slip.
+bool IsImage(Context& context, const std::string& name) {
+  image::v1::InspectImageRequest request;
+  image::v1::ImageDetails details;
+  request.set_reference(name);
+  return context.suite().Call("image", "/gantry.image.v1.Images/Inspect", request, &details).ok();
+}
+
 int Remove(Context& context, const Arguments& arguments) {
   const bool force = arguments.Is("force");
-  return context.ForEach(arguments.positional(), "remove", true, [&](const std::string& name) {
+  return context.ForEach(arguments.positional(), "remove", false, [&](const std::string& name) {
     engine::RemoveContainerRequest request;
     engine::RemoveContainerResponse response;
     request.set_container(name);
@@ -75,6 +84,10 @@ int Remove(Context& context, const Arguments& arguments) {
       context.Note(absl::StrCat("gantryctl: ", status.message()));
       return absl::OkStatus();
     }
+    if (absl::IsNotFound(status) && IsImage(context, name)) {
+      return absl::NotFoundError(absl::StrCat(status.message(), "; this is an image"));
+    }
+    if (status.ok()) context.out().Write(absl::StrCat(name, "\n"));
     return status;
   });
 }

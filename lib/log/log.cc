@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "lib/base/request_id.h"
 #include "lib/base/text.h"
 
 namespace gantry::log {
@@ -59,6 +60,7 @@ void Configure(const Options& options) { Current() = options; }
 
 std::string FormatLine(const Options& options, absl::string_view time, Level level,
                        absl::string_view sentence, Fields fields) {
+  const std::string& request = CurrentRequestId();
   std::string line;
   if (options.format == Format::kJson) {
     absl::StrAppend(&line, "{\"time\":\"", time, "\",\"level\":\"", Name(level),
@@ -69,6 +71,7 @@ std::string FormatLine(const Options& options, absl::string_view time, Level lev
     for (const Field& field : fields) {
       absl::StrAppend(&line, ",", JsonString(field.name), ":", JsonString(field.value));
     }
+    if (!request.empty()) absl::StrAppend(&line, ",\"request\":", JsonString(request));
     absl::StrAppend(&line, "}\n");
     return line;
   }
@@ -78,6 +81,7 @@ std::string FormatLine(const Options& options, absl::string_view time, Level lev
   for (const Field& field : fields) {
     absl::StrAppend(&line, " ", field.name, "=", TextValue(field.value));
   }
+  if (!request.empty()) absl::StrAppend(&line, " request=", TextValue(request));
   line.push_back('\n');
   return line;
 }

@@ -5,6 +5,9 @@
 // Text:  2026-11-23T10:02:11.123456Z info task exited container=web status=0
 // JSON:  {"time":"…","level":"info","msg":"task exited","container":"web","status":"0"}
 //
+// A line written while a request is being worked on ends with its id: request=4bf92f3577b34da6
+// (lib/base/request_id.h).
+//
 // Values are escaped (SECURITY-RULES 36); never hand in environment values or tokens. One write(2)
 // per line, so lines of several threads and processes do not mix. Thread-safe.
 #pragma once

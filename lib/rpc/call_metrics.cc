@@ -1,13 +1,18 @@
 #include "lib/rpc/call_metrics.h"
 
+#include <pthread.h>
+
+#include <map>
 #include <string>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "lib/base/request_id.h"
 #include "lib/log/log.h"
 #include "lib/rpc/status.h"
 
@@ -82,16 +87,42 @@ void LogFailure(const std::string& method, const grpc::Status& status) {
   }
 }
 
+std::string IdOf(const std::multimap<grpc::string_ref, grpc::string_ref>& headers) {
+  const auto found = headers.find(kRequestIdHeader);
+  if (found == headers.end()) return NewRequestId();
+  std::string id(found->second.data(), found->second.size());
+  return IsRequestId(id) ? id : NewRequestId();
+}
+
+// Whether this thread runs one handler from its beginning to its end. gRPC's threads for the sync
+// API do and are named after it; those of the callback API run whatever is ready.
+bool OnHandlerThread() {
+  thread_local const bool handles = [] {
+    char name[16] = {};
+    ::pthread_getname_np(::pthread_self(), name, sizeof name);
+    return absl::StartsWith(name, "grpcpp_sync");
+  }();
+  return handles;
+}
+
 class CallInterceptor : public grpc::experimental::Interceptor {
  public:
   CallInterceptor(Series& series, std::string method)
       : series_(series), method_(std::move(method)), start_(absl::Now()) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
+      request_id_ = IdOf(*methods->GetRecvInitialMetadata());
+      if (OnHandlerThread()) SetCurrentRequestId(request_id_);
+    }
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       const grpc::Status status = methods->GetSendStatus();
       series_.Record(method_, absl::Now() - start_, status.error_code());
-      if (!status.ok()) LogFailure(method_, status);
+      if (!status.ok()) {
+        ScopedRequestId scope(request_id_);
+        LogFailure(method_, status);
+      }
+      if (OnHandlerThread()) SetCurrentRequestId("");
     }
     methods->Proceed();
   }
@@ -100,6 +131,7 @@ class CallInterceptor : public grpc::experimental::Interceptor {
   Series& series_;
   const std::string method_;
   const absl::Time start_;
+  std::string request_id_;
 };
 
 class CallMetrics : public grpc::experimental::ServerInterceptorFactoryInterface {

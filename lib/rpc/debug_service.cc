@@ -28,6 +28,7 @@ grpc::Status DebugService::Info(grpc::ServerContext*, const debug::v1::InfoReque
   response->set_process(process_);
   response->set_version(std::string(Version()));
   response->set_commit(std::string(Commit()));
+  response->set_build_time(std::string(BuildTime()));
   response->set_pid(::getpid());
   response->mutable_started_at()->set_seconds(absl::ToUnixSeconds(started_));
   response->set_resident_bytes(ResidentBytes());

@@ -4,7 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "lib/base/identifier.h"
+#include "lib/base/request_id.h"
 #include "lib/base/status.h"
+#include "lib/rpc/request_id.h"
 
 namespace gantry::rpc {
 
@@ -13,6 +15,11 @@ std::string RequestHeader(const grpc::ServerContextBase& context, absl::string_v
   auto found = headers.find(grpc::string_ref(name.data(), name.size()));
   if (found == headers.end()) return "";
   return std::string(found->second.data(), found->second.size());
+}
+
+std::string RequestId(const grpc::ServerContextBase& context) {
+  std::string id = RequestHeader(context, kRequestIdHeader);
+  return IsRequestId(id) ? id : NewRequestId();
 }
 
 absl::StatusOr<std::string> RequestNamespace(const grpc::ServerContextBase& context) {
@@ -36,6 +43,8 @@ void PrepareCall(grpc::ClientContext& context, absl::Duration timeout,
   if (timeout != absl::InfiniteDuration()) {
     context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   }
+  const std::string& request_id = CurrentRequestId();
+  context.AddMetadata(kRequestIdHeader, request_id.empty() ? NewRequestId() : request_id);
   if (!namespace_name.empty()) {
     context.AddMetadata(kNamespaceHeader, std::string(namespace_name));
   }

@@ -217,10 +217,9 @@ absl::Status CheckBlockDevices(const v1::Resources& resources) {
       return absl::InvalidArgumentError("range of blkio weight is from 10 to 1000");
     }
   }
-  for (const auto* list :
-       {&resources.blkio_weight_devices(), &resources.blkio_read_bps(),
-        &resources.blkio_write_bps(), &resources.blkio_read_iops(),
-        &resources.blkio_write_iops()}) {
+  for (const auto* list : {&resources.blkio_weight_devices(), &resources.blkio_read_bps(),
+                           &resources.blkio_write_bps(), &resources.blkio_read_iops(),
+                           &resources.blkio_write_iops()}) {
     for (const v1::BlockDeviceValue& device : *list) {
       RETURN_IF_ERROR(CheckAbsolute("block device", device.path()));
       if (device.value() == 0) {

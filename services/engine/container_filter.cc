@@ -16,10 +16,9 @@ namespace gantry::engine {
 namespace {
 
 const std::set<std::string>& KnownKeys() {
-  static const auto* const keys =
-      new std::set<std::string>{"id",     "name",  "label",  "exited",  "status",  "ancestor",
-                                "before", "since", "volume", "network", "publish", "expose",
-                                "health"};
+  static const auto* const keys = new std::set<std::string>{
+      "id",    "name",   "label",   "exited",  "status", "ancestor", "before",
+      "since", "volume", "network", "publish", "expose", "health"};
   return *keys;
 }
 
@@ -164,11 +163,10 @@ bool ContainerFilter::MatchesKey(const std::string& key, const std::string& valu
   if (key == "network") return summary.network() == value;
   if (key == "health") return value == "none";
   if (key == "publish") {
-    return std::any_of(summary.ports().begin(), summary.ports().end(),
-                       [&](const v1::PortBinding& port) {
-                         return port.host_port() != 0 &&
-                                PortMatches(value, port.host_port(), port.protocol());
-                       });
+    return std::any_of(
+        summary.ports().begin(), summary.ports().end(), [&](const v1::PortBinding& port) {
+          return port.host_port() != 0 && PortMatches(value, port.host_port(), port.protocol());
+        });
   }
   // expose: what is published is exposed too.
   for (const v1::PortBinding& port : config.ports()) {

@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "lib/base/request_id.h"
 #include "lib/base/status.h"
+#include "lib/rpc/request_id.h"
 #include "lib/rpc/status.h"
 #include "services/engine/archive.h"
 #include "services/engine/log_stream.h"
@@ -185,20 +187,22 @@ grpc::ServerUnaryReactor* ContainersService::WaitExec(grpc::CallbackServerContex
   return reactor.get();
 }
 
-grpc::ServerUnaryReactor* ContainersService::Stop(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* ContainersService::Stop(grpc::CallbackServerContext* context,
                                                   const v1::StopContainerRequest* request,
                                                   v1::StopContainerResponse*) {
   std::shared_ptr<WaitReactor> reactor = WaitReactor::Make();
+  ScopedRequestId scope(rpc::RequestId(*context));
   // A caller that goes away does not call the stop back.
   engine_.StopContainer(*request,
                         [reactor](const absl::Status& status) { reactor->Answer(status); });
   return reactor.get();
 }
 
-grpc::ServerUnaryReactor* ContainersService::Restart(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* ContainersService::Restart(grpc::CallbackServerContext* context,
                                                      const v1::RestartContainerRequest* request,
                                                      v1::RestartContainerResponse*) {
   std::shared_ptr<WaitReactor> reactor = WaitReactor::Make();
+  ScopedRequestId scope(rpc::RequestId(*context));
   engine_.Restart(*request, [reactor](const absl::Status& status) { reactor->Answer(status); });
   return reactor.get();
 }

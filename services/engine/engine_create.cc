@@ -33,9 +33,10 @@ std::vector<std::string> GroupAdd(const v1::ContainerConfig& config) {
   return {config.group_add().begin(), config.group_add().end()};
 }
 
-// An image that is there and not of the wanted platform is as good as missing: the same words as for
-// a missing one make the caller pull.
-absl::Status CheckPlatform(const v1::ContainerConfig& config, const image::v1::ImageDetails& image) {
+// An image that is there and not of the wanted platform is as good as missing: the same words as
+// for a missing one make the caller pull.
+absl::Status CheckPlatform(const v1::ContainerConfig& config,
+                           const image::v1::ImageDetails& image) {
   if (config.platform().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(oci::Platform wanted, oci::ParsePlatform(config.platform()));
   const oci::Platform built = {
@@ -107,10 +108,11 @@ absl::Status Engine::ResolveReferences(v1::ContainerConfig& config) {
     ASSIGN_OR_RETURN(ContainerPtr other, index_.Find(name));
     if (mode == config.mutable_ipc_mode() && other->config().ipc_mode() != "shareable" &&
         other->config().ipc_mode() != "host") {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "can't join IPC of container ", other->id(),
-          ": non-shareable IPC; make that container with --ipc shareable (hint: use IpcMode:shareable "
-          "for the donor container)"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("can't join IPC of container ", other->id(),
+                       ": non-shareable IPC; make that container with --ipc shareable (hint: use "
+                       "IpcMode:shareable "
+                       "for the donor container)"));
     }
     // Who shares a network shares its names.
     if (mode == config.mutable_network() && config.uts_mode() != "host") {

@@ -53,9 +53,10 @@ absl::StatusOr<v1::RemoveImageResponse> Engine::RemoveImage(const v1::RemoveImag
     removal.set_keep_image(users.running != nullptr);
   } else if (!by_name) {
     if (users.running != nullptr) {
-      return Conflict(absl::StrCat("delete ", Short(image.id()),
-                                   " (cannot be forced) - image is being used by running container ",
-                                   Short(users.running->id())));
+      return Conflict(
+          absl::StrCat("delete ", Short(image.id()),
+                       " (cannot be forced) - image is being used by running container ",
+                       Short(users.running->id())));
     }
     if (users.stopped != nullptr && !request.force()) {
       return Conflict(absl::StrCat("delete ", Short(image.id()),
@@ -63,9 +64,9 @@ absl::StatusOr<v1::RemoveImageResponse> Engine::RemoveImage(const v1::RemoveImag
                                    Short(users.stopped->id())));
     }
     if (image.names_size() > 1 && request.strict() && !request.force()) {
-      return Conflict(absl::StrCat(
-          "delete ", Short(image.id()),
-          " (must be forced) - image is referenced in multiple repositories"));
+      return Conflict(
+          absl::StrCat("delete ", Short(image.id()),
+                       " (must be forced) - image is referenced in multiple repositories"));
     }
   }
   ASSIGN_OR_RETURN(const image::v1::RemoveImageResponse removed, images_.Remove(removal));

@@ -23,7 +23,8 @@ constexpr size_t kMostEventBytes = 64 << 10;
 
 // "/gantry/container/exec_start": a topic's words have no spaces and colons.
 std::string Topic(const v1::Event& event) {
-  return absl::StrCat("/gantry/", event.type(), "/", event.action().substr(0, event.action().find(':')));
+  return absl::StrCat("/gantry/", event.type(), "/",
+                      event.action().substr(0, event.action().find(':')));
 }
 
 }  // namespace
@@ -82,8 +83,10 @@ void EventJournal::Write() {
   }
   absl::MutexLock lock(&mutex_);
   // Some of the batch may have given way meanwhile.
-  const size_t gone = static_cast<size_t>(std::min<uint64_t>(dropped_ - dropped_before, batch.size()));
-  if (done) queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(batch.size() - gone));
+  const size_t gone =
+      static_cast<size_t>(std::min<uint64_t>(dropped_ - dropped_before, batch.size()));
+  if (done)
+    queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(batch.size() - gone));
   scheduled_ = false;
   if (!queue_.empty()) ScheduleWrite(done ? absl::ZeroDuration() : kRetry);
 }

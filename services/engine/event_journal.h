@@ -17,9 +17,9 @@
 namespace gantry::engine {
 
 // Events are told after the fact, so nobody waits for them: Add only queues. What gathers within a
-// few milliseconds is written at once, in order, behind everybody's back; while metadata is away the
-// events wait for it, the oldest giving way beyond a limit. A crash of the engine loses what was
-// queued; the ends of containers are told again by the recovery that finds them. Thread-safe.
+// few milliseconds is written at once, in order, behind everybody's back; while metadata is away
+// the events wait for it, the oldest giving way beyond a limit. A crash of the engine loses what
+// was queued; the ends of containers are told again by the recovery that finds them. Thread-safe.
 class EventJournal {
  public:
   EventJournal(MetadataClient& metadata, Executor& executor, std::string namespace_name)

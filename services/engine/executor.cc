@@ -1,11 +1,24 @@
 #include "services/engine/executor.h"
 
+#include <string>
+#include <utility>
+
 #include "absl/time/clock.h"
+#include "lib/base/request_id.h"
 
 namespace gantry::engine {
 namespace {
 
 constexpr absl::Duration kIdleLife = absl::Seconds(30);
+
+Executor::Work OfThisRequest(Executor::Work work) {
+  const std::string& id = CurrentRequestId();
+  if (id.empty()) return work;
+  return [id, work = std::move(work)] {
+    ScopedRequestId scope(id);
+    work();
+  };
+}
 
 }  // namespace
 
@@ -22,7 +35,7 @@ Executor::~Executor() { Stop(); }
 void Executor::Run(Work work) {
   absl::MutexLock lock(&mutex_);
   if (stopped_) return;
-  queue_.push_back(std::move(work));
+  queue_.push_back(OfThisRequest(std::move(work)));
   if (idle_ >= queue_.size() || threads_ >= max_threads_) return;
   ++threads_;
   // Detached: Stop waits for the count, not for the handles.
@@ -33,7 +46,7 @@ Executor::Timer Executor::RunAfter(absl::Duration delay, Work work) {
   absl::MutexLock lock(&mutex_);
   const Timer timer = ++last_timer_;
   if (stopped_) return timer;
-  delayed_.emplace(std::make_pair(absl::Now() + delay, timer), std::move(work));
+  delayed_.emplace(std::make_pair(absl::Now() + delay, timer), OfThisRequest(std::move(work)));
   delayed_changed_.Signal();
   return timer;
 }

@@ -20,7 +20,8 @@ absl::Duration RetryDelay(int attempt);
 
 // An elastic pool: threads are made when work waits, up to a limit, and leave after being idle.
 // Work given to it must end by itself (calls have deadlines), since Stop waits for what has begun.
-// One further thread keeps the delayed work. Thread-safe.
+// One further thread keeps the delayed work. Work goes on with the request id of whoever gave it.
+// Thread-safe.
 class Executor {
  public:
   using Work = std::function<void()>;

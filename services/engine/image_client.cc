@@ -80,10 +80,9 @@ void ImageClient::Forget(const std::string& reference) {
 absl::StatusOr<image::v1::RemoveImageResponse> ImageClient::Remove(
     const image::v1::RemoveImageRequest& request) {
   image::v1::RemoveImageResponse response;
-  RETURN_IF_ERROR(
-      CallOnce("image", rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
-        return images_->Remove(&context, request, &response);
-      }));
+  RETURN_IF_ERROR(CallOnce("image", rpc::kLongCall, namespace_, [&](grpc::ClientContext& context) {
+    return images_->Remove(&context, request, &response);
+  }));
   return response;
 }
 

@@ -26,9 +26,9 @@ struct HostPlaces {
 // Directory of one container below the state or the runtime directory.
 std::string ContainerDirectory(const std::string& base, const std::string& id);
 
-// Where a joined namespace ("netns", "pid", "ipc") or the shared memory of another container ("shm")
-// is found. The path is in the configuration and
-// never changes; each start points it to the namespace of that start.
+// Where a joined namespace ("netns", "pid", "ipc") or the shared memory of another container
+// ("shm") is found. The path is in the configuration and never changes; each start points it to the
+// namespace of that start.
 std::string NamespaceLink(const HostPlaces& places, const std::string& id, const std::string& kind);
 
 // The tmpfs, mounted on the host, that a container of the IPC mode "shareable" has as /dev/shm, so

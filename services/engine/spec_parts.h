@@ -55,7 +55,8 @@ void AddMounts(const v1::ContainerDefinition& definition, const HostPlaces& plac
 
 // --- spec_devices.cc ---
 
-// Nodes and rules. Errors: NotFound — no such device; InvalidArgument — not a device, or not a rule.
+// Nodes and rules. Errors: NotFound — no such device; InvalidArgument — not a device, or not a
+// rule.
 absl::Status AddDevices(const v1::ContainerConfig& config, oci::Spec& spec);
 
 // All device nodes below a directory of the host, `depth` levels deep. Links are not followed. What

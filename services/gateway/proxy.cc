@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "lib/base/request_id.h"
 #include "services/gateway/routes.h"
 
 namespace gantry::gateway {
@@ -55,6 +56,10 @@ class Call final : public grpc::ServerGenericBidiReactor {
     for (const auto& [name, value] : server->client_metadata()) {
       const std::string key = Text(name);
       if (!IsHopHeader(key)) client_.AddMetadata(key, Text(value));
+    }
+    // Strangers send none: their calls get one here, for all processes they reach.
+    if (server->client_metadata().count(kRequestIdHeader) == 0) {
+      client_.AddMetadata(kRequestIdHeader, NewRequestId());
     }
     client_.set_deadline(server->deadline());
     backend_.stub->PrepareBidiStreamingCall(&client_, server->method(), {}, &upstream_);

@@ -175,9 +175,8 @@ grpc::Status ImagesService::Remove(grpc::ServerContext* context,
   const auto run = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const std::string namespace_name, rpc::RequestNamespace(*context));
     RETURN_IF_ERROR(CheckReference(request->reference()));
-    ASSIGN_OR_RETURN(*response,
-                     catalog_.Remove(namespace_name, request->reference(), request->force(),
-                                     request->keep_image()));
+    ASSIGN_OR_RETURN(*response, catalog_.Remove(namespace_name, request->reference(),
+                                                request->force(), request->keep_image()));
     return absl::OkStatus();
   };
   return rpc::ToGrpcStatus(run());

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "lib/base/request_id.h"
 #include "lib/base/status.h"
 
 namespace gantry::task {
@@ -31,6 +32,13 @@ const char* ShimConnection::service() const {
   return version_ == 3 ? "containerd.task.v3.Task" : "containerd.task.v2.Task";
 }
 
+ttrpc::Metadata ShimConnection::CallMetadata() const {
+  ttrpc::Metadata metadata = metadata_;
+  const std::string& id = CurrentRequestId();
+  metadata.emplace_back(kRequestIdHeader, id.empty() ? NewRequestId() : id);
+  return metadata;
+}
+
 void ShimConnection::CallAsync(const std::string& method,
                                const google::protobuf::MessageLite& request, absl::Duration timeout,
                                ttrpc::Answer answer) {
@@ -39,7 +47,7 @@ void ShimConnection::CallAsync(const std::string& method,
 
 void ShimConnection::CallAsync(const std::string& method, std::string payload,
                                absl::Duration timeout, ttrpc::Answer answer) {
-  client_->CallAsync(service(), method, payload, metadata_, timeout, std::move(answer));
+  client_->CallAsync(service(), method, payload, CallMetadata(), timeout, std::move(answer));
 }
 
 absl::StatusOr<std::string> ShimConnection::Call(const std::string& method,
@@ -47,11 +55,11 @@ absl::StatusOr<std::string> ShimConnection::Call(const std::string& method,
                                                  absl::Duration timeout) {
   const std::string payload = request.SerializeAsString();
   absl::StatusOr<std::string> answer =
-      client_->Call(service(), method, payload, metadata_, timeout);
+      client_->Call(service(), method, payload, CallMetadata(), timeout);
   if (absl::IsUnimplemented(answer.status()) && version_ == 3) {
     // Shims between the versions announce 3 and serve 2; every later call uses what works.
     version_ = 2;
-    answer = client_->Call(service(), method, payload, metadata_, timeout);
+    answer = client_->Call(service(), method, payload, CallMetadata(), timeout);
   }
   return answer;
 }

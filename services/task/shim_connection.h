@@ -46,6 +46,9 @@ class ShimConnection {
 
   std::unique_ptr<ttrpc::Client> client_;
   std::atomic<int> version_;
+  // With the id of the request that the calling thread works for.
+  ttrpc::Metadata CallMetadata() const;
+
   const ttrpc::Metadata metadata_;
   Workers& workers_;
 };

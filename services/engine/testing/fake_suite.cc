@@ -293,7 +293,7 @@ struct FakeSuite::Services {
     State& state;
 
     grpc::Status Append(ServerContext*, const metadata::v1::AppendJournalRequest* request,
-                  metadata::v1::AppendJournalResponse*) override {
+                        metadata::v1::AppendJournalResponse*) override {
       if (grpc::Status fault = state.Fault("Journal.Append"); !fault.ok()) return fault;
       absl::MutexLock lock(&state.mutex);
       for (const auto& envelope : request->envelopes()) {
