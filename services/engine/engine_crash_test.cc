@@ -109,6 +109,8 @@ class EngineCrashTest : public ::testing::Test {
     request.mutable_config()->set_image("busybox");
     request.mutable_config()->set_network("none");
     request.mutable_config()->set_auto_remove(auto_remove);
+    // With memory to share every step of a start is taken.
+    request.mutable_config()->set_ipc_mode("shareable");
     v1::Mount* mount = request.mutable_config()->add_mounts();
     mount->set_type("volume");
     mount->set_target("/data");
@@ -201,16 +203,16 @@ TEST_F(EngineCrashTest, EveryFailpointOfTheEngineIsKnownToATest) {
   for (const std::string& name : response.names()) {
     if (absl::StartsWith(name, "engine.")) names.push_back(name);
   }
-  EXPECT_THAT(
-      names,
-      ::testing::UnorderedElementsAre(
-          "engine.create.after_record", "engine.create.before_record", "engine.exec.after_start",
-          "engine.exec.before_add", "engine.exit.after_record", "engine.exit.after_task_delete",
-          "engine.remove.after_record", "engine.remove.before_record", "engine.remove.before_sweep",
-          "engine.remove.before_task_delete", "engine.snapshot_root.after_mount",
-          "engine.start.after_network", "engine.start.after_task_start",
-          "engine.start.before_task_create", "engine.volume.after_record",
-          "engine.volume.before_remove_directory", "engine.volume.before_rename"));
+  EXPECT_THAT(names, ::testing::UnorderedElementsAre(
+                         "engine.create.after_record", "engine.create.before_record",
+                         "engine.exec.after_start", "engine.exec.before_add",
+                         "engine.exit.after_record", "engine.exit.after_task_delete",
+                         "engine.remove.after_record", "engine.remove.before_record",
+                         "engine.remove.before_sweep", "engine.remove.before_task_delete",
+                         "engine.shared_memory.after_mount", "engine.snapshot_root.after_mount",
+                         "engine.start.after_network", "engine.start.after_task_start",
+                         "engine.start.before_task_create", "engine.volume.after_record",
+                         "engine.volume.before_remove_directory", "engine.volume.before_rename"));
 }
 
 class CreateCrashTest : public EngineCrashTest,
@@ -249,12 +251,11 @@ TEST_P(CreateCrashTest, AContainerThatWasCutShortCanBeStartedOrIsNotThere) {
   ExpectNothingLeft();
 }
 
-INSTANTIATE_TEST_SUITE_P(Steps, CreateCrashTest,
-                         ::testing::Values("engine.create.before_record",
-                                           "engine.create.after_record",
-                                           "engine.start.after_network",
-                                           "engine.start.before_task_create",
-                                           "engine.start.after_task_start"));
+INSTANTIATE_TEST_SUITE_P(
+    Steps, CreateCrashTest,
+    ::testing::Values("engine.create.before_record", "engine.create.after_record",
+                      "engine.start.after_network", "engine.shared_memory.after_mount",
+                      "engine.start.before_task_create", "engine.start.after_task_start"));
 
 class ExitCrashTest : public EngineCrashTest, public ::testing::WithParamInterface<const char*> {};
 

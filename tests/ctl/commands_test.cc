@@ -20,6 +20,7 @@ using ::gantry::testing::CommandOptions;
 using ::gantry::testing::CommandResult;
 using ::gantry::testing::FakeSuite;
 using ::gantry::testing::PtyProgram;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
@@ -523,10 +524,13 @@ TEST_F(CommandsTest, WrongWordsAreGuessed) {
 TEST_F(CommandsTest, ErrorsAsJson) {
   CommandOptions options;
   options.environment = {"GANTRY_ERROR_FORMAT=json"};
-  EXPECT_EQ(Ctl({"stop", "nobody"}, options).err,
-            "{\"code\":\"NOT_FOUND\",\"message\":\"cannot stop \\\"nobody\\\": No such container: "
-            "nobody\",\"hint\":\"`gantryctl ps -a` lists all containers\"}\n");
-  EXPECT_THAT(Ctl({"-D", "stop", "nobody"}).err, HasSubstr("code: NOT_FOUND\n"));
+  EXPECT_THAT(Ctl({"stop", "nobody"}, options).err,
+              MatchesRegex("\\{\"code\":\"NOT_FOUND\",\"message\":\"cannot stop "
+                           "\\\\\"nobody\\\\\": No such container: "
+                           "nobody\",\"hint\":\"`gantryctl ps -a` lists all containers\","
+                           "\"request\":\"[0-9a-f]{16}\"\\}\n"));
+  EXPECT_THAT(Ctl({"-D", "stop", "nobody"}).err,
+              ContainsRegex("code: NOT_FOUND request=[0-9a-f]{16}\n"));
 }
 
 }  // namespace

@@ -120,18 +120,20 @@ TEST_F(LifecycleTest, AutoRemoveLeavesNothing) {
 }
 
 TEST_F(LifecycleTest, PsListsAndFilters) {
-  RunDetached({"--name", "a1", "--label", "tier=web"}, {"sleep", "600"});
-  RunDetached({"--name", "a2"}, {"true"});
-  EXPECT_EQ(Ctl({"wait", "a2"}).code, 0);
+  RunDetached({"--name", "ps-on", "--label", "tier=web"}, {"sleep", "600"});
+  RunDetached({"--name", "ps-off"}, {"true"});
+  EXPECT_EQ(Ctl({"wait", "ps-off"}).code, 0);
   const std::string table = Ctl({"ps"}).out;
   EXPECT_THAT(table,
               ContainsRegex("^CONTAINER ID   IMAGE .*COMMAND .*CREATED .*STATUS .*PORTS .*NAMES"));
-  EXPECT_THAT(table, HasSubstr("a1"));
-  EXPECT_THAT(table, Not(HasSubstr("a2")));
+  EXPECT_THAT(table, HasSubstr("ps-on"));
+  EXPECT_THAT(table, Not(HasSubstr("ps-off")));
   EXPECT_EQ(Lines(Ctl({"ps", "-aq"}).out).size(), 2u);
-  EXPECT_EQ(Ctl({"ps", "-a", "--filter", "status=exited", "--format", "{{.Names}}"}).out, "a2\n");
-  EXPECT_EQ(Ctl({"ps", "-a", "--filter", "label=tier=web", "--format", "{{.Names}}"}).out, "a1\n");
-  EXPECT_EQ(Ctl({"ps", "--filter", "name=a", "--format", "{{.Names}}"}).out, "a1\n");
+  EXPECT_EQ(Ctl({"ps", "-a", "--filter", "status=exited", "--format", "{{.Names}}"}).out,
+            "ps-off\n");
+  EXPECT_EQ(Ctl({"ps", "-a", "--filter", "label=tier=web", "--format", "{{.Names}}"}).out,
+            "ps-on\n");
+  EXPECT_EQ(Ctl({"ps", "--filter", "name=ps", "--format", "{{.Names}}"}).out, "ps-on\n");
   EXPECT_NE(Ctl({"ps", "--filter", "colour=red"}).code, 0);
 }
 
