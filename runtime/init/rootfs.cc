@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -38,9 +39,27 @@ std::string MountPointOf(std::string path) {
   return "/";
 }
 
+// Who joins a mount namespace gets the root of the namespace, not that of its init. After
+// pivot_root from within a chroot the two differ: an exec would run in the host's root.
+absl::Status CheckNoChroot() {
+  struct statx ours = {}, whole = {};
+  const unsigned mask = STATX_INO | STATX_MNT_ID;
+  UniqueFd space(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+  if (!space.ok()) return ErrnoError(errno, "open /proc/self/ns/mnt; is /proc mounted?");
+  if (::statx(AT_FDCWD, "/", 0, mask, &ours) != 0) return ErrnoError(errno, "statx '/'");
+  if (::setns(space.get(), CLONE_NEWNS) != 0) return ErrnoError(errno, "look at the whole root");
+  if (::statx(AT_FDCWD, "/", 0, mask, &whole) != 0) return ErrnoError(errno, "statx '/'");
+  if (ours.stx_mnt_id == whole.stx_mnt_id && ours.stx_ino == whole.stx_ino) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "the caller's root directory is not that of its mount namespace (chroot): what enters the "
+      "container later would be outside of it; start the runtime without chroot, or pivot_root "
+      "first");
+}
+
 }  // namespace
 
 absl::Status Rootfs::Attach() {
+  RETURN_IF_ERROR(CheckNoChroot());
   RETURN_IF_ERROR(FAILPOINT("runtime.rootfs.before_attach"));
   const uint64_t asked = PropagationFlag(plan_.spec->linux_.rootfs_propagation);
   const bool shared = (asked & MS_SHARED) != 0;

@@ -121,6 +121,20 @@ TEST_F(RuntimeAttackTest, AWorkingDirectoryOutsideIsRefused) {
   }
 }
 
+// Rule 4: from within a chroot pivot_root leaves the host's root the namespace's, and exec in it.
+TEST_F(RuntimeAttackTest, ACallerInAChrootIsRefused) {
+  spec_.process->args = {"/bin/sleep", "1000"};
+  WriteConfig();
+  const std::string chroot = absl::StrCat(
+      "d=$(mktemp -d) && unshare --mount sh -c 'mount --rbind / '$d' && exec chroot '$d' ",
+      program_, " --root ", path("state"), " create --bundle ", path("bundle"),
+      " c </dev/null >/dev/null'", "; code=$?; rmdir $d; exit $code");
+  CommandResult result = RunShell(chroot);
+  EXPECT_NE(result.code, 0);
+  EXPECT_THAT(result.err, HasSubstr("(chroot)"));
+  EXPECT_NE(Runtime({"state", "c"}).code, 0) << "something is left";
+}
+
 // Rule 2: writing to the runtime through /proc/PID/exe (CVE-2019-5736).
 TEST_F(RuntimeAttackTest, TheRuntimesFileCannotBeReachedThroughProcExe) {
   spec_.process->args = {"/bin/sleep", "1000"};
