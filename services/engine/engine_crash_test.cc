@@ -23,6 +23,7 @@
 #include "lib/rpc/channel.h"
 #include "lib/rpc/request.h"
 #include "lib/sys/file.h"
+#include "lib/sys/mount.h"
 #include "lib/sys/process.h"
 #include "lib/sys/temp_dir.h"
 #include "lib/testing/status_matchers.h"
@@ -60,6 +61,10 @@ class EngineCrashTest : public ::testing::Test {
   void TearDown() override {
     engine_.KillAndReap();
     suite_.reset();
+    // A killed engine leaves its network namespaces; the directory cannot go before them.
+    if (folder_) {
+      EXPECT_OK(sys::UnmountTree(folder_->path()));
+    }
   }
 
   std::string Run() const { return absl::StrCat(folder_->path(), "/run"); }
