@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -24,6 +22,9 @@ namespace {
 
 constexpr size_t kMaxGroup = 256;
 constexpr int kMaxTrimmed = 1024;
+constexpr uint64_t kMaxGatheredPages = 64;
+constexpr size_t kLmdbPageHeaderBytes = 16;
+constexpr uint64_t kAllocationStepBytes = 1 << 20;
 
 constexpr const char* kTableNames[kTableCount] = {
     "state",           "namespaces", "containers",        "images",  "leases",
@@ -77,9 +78,7 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(DatabaseOptions options
   // torn write.
   if (database->epoch_ > 0) database->epoch_ += 2;
   RETURN_IF_ERROR(Annotate(database->CheckpointNow(), context));
-  if (absl::Status reserve = database->MakeReserve(); !reserve.ok()) {
-    log::Warning("no disk reserve for deletions yet", {{"error", reserve}});
-  }
+  (void)database->MayGrow();  // Makes the reserve; what it cannot, a later write tries again.
   database->checkpoint_thread_ = std::thread([raw = database.get()] { raw->CheckpointLoop(); });
   return database;
 }
@@ -156,15 +155,18 @@ void Database::RunGroup(const std::vector<Pending*>& members) {
 
 void Database::RunGroupAlone(Pending& member) {
   if (TryGroup({&member})) return;
-  if (member.purpose == Purpose::kFree && GiveUpReserve()) {
-    log::Warning("disk full: the metadata gave up its reserve so that deletions work", {});
-    if (TryGroup({&member})) return;
+  // What was deleted since the last checkpoint keeps its pages until the next one. On a slow disk
+  // many deletions fit between two, so the reserve may be used up before any page came back.
+  if (absl::Status checkpoint = CheckpointNow(); !checkpoint.ok()) {
+    member.result = Fail(checkpoint);
+    return;
   }
+  if (TryGroup({&member}, Room::kGathered)) return;
   member.result = absl::ResourceExhaustedError(
       absl::StrCat("write the metadata in '", options_.directory, "': no space left; free space"));
 }
 
-bool Database::TryGroup(const std::vector<Pending*>& members) {
+bool Database::TryGroup(const std::vector<Pending*>& members, Room room) {
   auto fail_all = [&](const absl::Status& status) {
     for (Pending* member : members) member->result = status;
     return true;
@@ -174,6 +176,7 @@ bool Database::TryGroup(const std::vector<Pending*>& members) {
     return fail_all(LmdbError(code, "begin to write the metadata"));
   }
   absl::Cleanup abort = [&] { mdb_txn_abort(txn); };
+  if (room == Room::kGathered && !GatherFreePages(txn).ok()) return false;
 
   Group group;
   group.next_sequence = next_sequence_;
@@ -237,6 +240,26 @@ bool Database::TryGroup(const std::vector<Pending*>& members) {
   return true;
 }
 
+// LMDB looks for free pages only until it has the one it needs, and grows the file for the pages of
+// its own table of them. Values of a page each make it look further; given back they serve the
+// transaction. (One value of many pages would not: LMDB takes the end of the file for that, as it
+// does when it has no free page left.)
+absl::Status Database::GatherFreePages(MDB_txn* txn) const {
+  const uint64_t pages = std::min(kMaxGatheredPages, FreePages() / 2);
+  const MDB_dbi table = tables_[static_cast<int>(Table::kState)];
+  for (bool give_back : {false, true}) {
+    for (uint64_t i = 0; i < pages; ++i) {
+      const std::string key = absl::StrCat("gather.", i);
+      MDB_val mdb_key{key.size(), const_cast<char*>(key.data())};
+      MDB_val mdb_value{page_bytes_ - kLmdbPageHeaderBytes, nullptr};
+      const int code = give_back ? mdb_del(txn, table, &mdb_key, nullptr)
+                                 : mdb_put(txn, table, &mdb_key, &mdb_value, MDB_RESERVE);
+      if (code != 0) return LmdbError(code, "gather free pages");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Database::MakeDurable(const Group& group) {
   RedoLog* log = &*redo_logs_[epoch_ & 1];
   if (!log->Fits(group.redo.size())) return CheckpointNow();
@@ -268,18 +291,13 @@ absl::Status Database::TrimJournal(Writer& writer) const {
   return absl::OkStatus();
 }
 
-bool Database::PastLimit() const {
-  MDB_envinfo info;
-  mdb_env_info(environment_, &info);
-  const uint64_t used = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
-  if (used < options_.limit_bytes) return false;
-  // Past the limit the file may still be mostly free pages; the table of them (number 0) says how
-  // many.
+// What lies free inside data.mdb; the table of it is LMDB's number 0.
+uint64_t Database::FreePages() const {
   MDB_txn* txn = nullptr;
-  if (mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &txn) != 0) return true;
+  if (mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &txn) != 0) return 0;
   absl::Cleanup abort = [&] { mdb_txn_abort(txn); };
   MDB_cursor* cursor = nullptr;
-  if (mdb_cursor_open(txn, 0, &cursor) != 0) return true;
+  if (mdb_cursor_open(txn, 0, &cursor) != 0) return 0;
   absl::Cleanup close = [&] { mdb_cursor_close(cursor); };
   uint64_t free_pages = 0;
   MDB_val key, value;
@@ -288,36 +306,40 @@ bool Database::PastLimit() const {
     std::memcpy(&pages, value.mv_data, sizeof(pages));
     free_pages += pages;
   }
-  return used - free_pages * page_bytes_ >= options_.limit_bytes;
+  return free_pages;
 }
 
 bool Database::MayGrow() {
-  if (PastLimit()) return false;
-  if (has_reserve_) return true;
-  // Once the reserve was given up, or could never be made, the disk is full until it can be made
-  // again.
-  return MakeReserve().ok();
+  MDB_envinfo info;
+  mdb_env_info(environment_, &info);
+  const uint64_t used = (uint64_t{info.me_last_pgno} + 1) * page_bytes_;
+  if (used >= options_.limit_bytes && used - FreePages() * page_bytes_ >= options_.limit_bytes) {
+    return false;
+  }
+  if (options_.reserve_bytes == 0) return true;
+  const uint64_t wanted = used + options_.reserve_bytes;
+  if (wanted <= allocated_bytes_) return true;
+  absl::Status allocated = Allocate(wanted + kAllocationStepBytes);
+  if (!allocated.ok()) allocated = Allocate(wanted);
+  // Once much was deleted there is room inside the file, whatever else fills the disk.
+  const bool room = allocated.ok() || FreePages() * page_bytes_ >= 2 * options_.reserve_bytes;
+  if (!room && !disk_full_) {
+    log::Warning("disk full: the metadata takes only what frees space", {{"error", allocated}});
+  }
+  disk_full_ = !room;
+  return room;
 }
 
-bool Database::GiveUpReserve() {
-  if (!has_reserve_) return false;
-  has_reserve_ = false;
-  return ::unlink((options_.directory + "/reserve").c_str()) == 0;
-}
-
-absl::Status Database::MakeReserve() {
-  if (options_.reserve_bytes == 0) {
-    has_reserve_ = true;
-    return absl::OkStatus();
+// Gives data.mdb its first `bytes`, none of them a hole: LMDB leaves pages unwritten that a
+// transaction took and freed again, and would find a full disk when it writes them one day. The
+// file is then also never shorter than LMDB believes it to be.
+absl::Status Database::Allocate(uint64_t bytes) {
+  const auto from = static_cast<off_t>(allocated_bytes_);
+  if (::fallocate(data_.get(), 0, from, static_cast<off_t>(bytes) - from) != 0 &&
+      errno != EOPNOTSUPP) {
+    return sys::ErrnoError(errno, absl::StrCat("give data.mdb ", bytes, " bytes"));
   }
-  const std::string path = options_.directory + "/reserve";
-  ASSIGN_OR_RETURN(sys::UniqueFd file, sys::Open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  const int error = ::posix_fallocate(file.get(), 0, static_cast<off_t>(options_.reserve_bytes));
-  if (error != 0) {
-    ::unlink(path.c_str());
-    return sys::ErrnoError(error, "keep a disk reserve");
-  }
-  has_reserve_ = true;
+  allocated_bytes_ = bytes;
   return absl::OkStatus();
 }
 

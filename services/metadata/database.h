@@ -13,9 +13,9 @@
 // replays the log, so recovery from a killed process and from lost power is the same code as an
 // ordinary start.
 //
-// Disk full: commits that only free (Purpose::kFree) go on with the help of a reserve file that is
-// given up then; growing ones are refused until the reserve could be made again. Errors of a sync
-// are fatal: the database refuses all further writes and tells `on_fatal` once.
+// Disk full: data.mdb owns more disk than it uses, a reserve at its end. Commits that only free
+// (Purpose::kFree) go on with its help; growing ones are refused until it is whole again. Errors of
+// a sync are fatal: the database refuses all further writes and tells `on_fatal` once.
 //
 // docs/formats/metadata.md describes the files.
 #pragma once
@@ -228,13 +228,14 @@ class Database {
   void RunGroup(const std::vector<Pending*>& members);
   void RunGroupAlone(Pending& member);
   // False when nothing was committed for lack of room; the members' results are not set then.
-  bool TryGroup(const std::vector<Pending*>& members);
+  enum class Room { kAsFound, kGathered };
+  bool TryGroup(const std::vector<Pending*>& members, Room room = Room::kAsFound);
+  absl::Status GatherFreePages(MDB_txn* txn) const;
   absl::Status MakeDurable(const Group& group);
   absl::Status TrimJournal(Writer& writer) const;
   bool MayGrow();
-  bool PastLimit() const;
-  bool GiveUpReserve();
-  absl::Status MakeReserve();
+  uint64_t FreePages() const;
+  absl::Status Allocate(uint64_t bytes);
   absl::Status Fail(const absl::Status& status);
 
   // Begins a new epoch: everything committed so far belongs to its checkpoint.
@@ -259,7 +260,8 @@ class Database {
   uint64_t epoch_ = 0;
   int commits_in_epoch_ = 0;
   uint64_t next_sequence_ = 1;
-  bool has_reserve_ = false;
+  uint64_t allocated_bytes_ = 0;  // Of data.mdb, from its beginning; what it uses and the reserve.
+  bool disk_full_ = false;
 
   std::atomic<uint64_t> graph_generation_{0};
   std::atomic<uint64_t> durable_sequence_{0};

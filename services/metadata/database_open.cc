@@ -42,6 +42,8 @@ absl::Status Database::OpenFiles() {
     ASSIGN_OR_RETURN(redo_logs_[i],
                      RedoLog::Open(absl::StrCat(directory, "/redo.", i), options_.redo_log_bytes));
   }
+  // Versions before the reserve was part of data.mdb kept it in a file.
+  RETURN_IF_ERROR(sys::Unlink(directory + "/reserve"));
   return sys::SyncDirectory(directory);
 }
 
@@ -79,7 +81,7 @@ absl::Status Database::OpenEnvironment() {
   MDB_stat statistics;
   mdb_env_stat(environment_, &statistics);
   page_bytes_ = statistics.ms_psize;
-  ASSIGN_OR_RETURN(data_, sys::Open(options_.directory + "/data.mdb", O_RDONLY | O_NOFOLLOW));
+  ASSIGN_OR_RETURN(data_, sys::Open(options_.directory + "/data.mdb", O_RDWR | O_NOFOLLOW));
   RETURN_IF_ERROR(CheckSize());
 
   MDB_txn* txn = nullptr;
